@@ -1,0 +1,31 @@
+"""The command `oneton`."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from oneton import __version__
+from oneton.cli.bulk import import_faces
+from oneton.cli.doctor import doctor
+from oneton.cli.faces import purge, search, sweep
+from oneton.cli.serve import serve
+from oneton.cli.tenants import key, tenant
+
+click.rich_click.TEXT_MARKUP = "rich"
+
+
+@click.group(
+    epilog="Exit codes: 0 done or found, 1 not found or problems reported, 2 wrong usage or "
+    "setting, 3 no such thing or already there, 4 a part does not answer.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="oneton")
+def main() -> None:
+    """Have we seen this person before? A self-hosted 1:N face search platform.
+
+    Settings come from ONETON_* variables; with none, everything runs under ./.oneton.
+    """
+
+
+for command in (serve, tenant, key, import_faces, search, purge, sweep, doctor):
+    main.add_command(command)

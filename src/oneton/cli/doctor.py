@@ -1,0 +1,147 @@
+"""`oneton doctor`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio.to_thread
+import msgspec
+import rich_click as click
+from rich.table import Table
+
+from oneton.app import connect_database, examine_database, find_pack, load_pack_calibration
+from oneton.app import make_image_store as make_images
+from oneton.cli.common import (
+    EXIT_NEGATIVE,
+    as_json,
+    configure_logs,
+    example,
+    stdout,
+    write_json,
+)
+from oneton.domain.errors import OnetonError, SettingError
+from oneton.settings import Settings, read_settings
+
+
+class Finding(msgspec.Struct):
+    """One thing looked at.
+
+    Attributes:
+        todo: what to do about it; empty when it is well.
+    """
+
+    part: str
+    well: bool
+    said: str
+    todo: str = ""
+
+
+@click.command(epilog=example("oneton doctor --json"))
+@as_json
+def doctor(as_json: bool) -> None:
+    """Look at settings, folders, model files, database, object store and snapshots.
+
+    Says what to do about everything that is not well; exit 1 when anything is not.
+    """
+    findings = asyncio.run(_examine())
+    if as_json:
+        write_json(findings)
+    else:
+        table = Table("part", "", "found", "to do", show_lines=True)
+        for each in findings:
+            mark = "[green]well[/green]" if each.well else "[red]ill[/red]"
+            table.add_row(each.part, mark, each.said, each.todo)
+        stdout.print(table)
+    raise SystemExit(0 if all(each.well for each in findings) else EXIT_NEGATIVE)
+
+
+async def _examine() -> list[Finding]:
+    try:
+        settings = read_settings(os.environ)
+    except SettingError as error:
+        return [Finding("settings", False, str(error), "correct this variable, then run again")]
+    configure_logs(settings, quiet=True)
+    parts = ", ".join(
+        [
+            "PostgreSQL of our own" if settings.database_url is None else "external PostgreSQL",
+            "images as files" if settings.s3_endpoint is None else "images in S3",
+            f"model pack {settings.model_pack}",
+        ]
+    )
+    findings = [Finding("settings", True, parts)]
+    findings += [each async for each in _folders(settings)]
+    findings.append(await _models(settings))
+    findings.append(await _database(settings))
+    findings.append(await _images(settings))
+    findings.append(await anyio.to_thread.run_sync(_snapshots, settings.index_dir))
+    return findings
+
+
+async def _folders(settings: Settings) -> AsyncIterator[Finding]:
+    for name, folder in (
+        ("ONETON_DATA_DIR", settings.data_dir),
+        ("ONETON_INDEX_DIR", settings.index_dir),
+    ):
+        nearest = folder if folder.exists() else folder.absolute().parent
+        well = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+        todo = "" if well else f"make {folder} a folder that this user may write"
+        yield Finding(name, well, str(folder) + (" is writable" if well else " is not"), todo)
+
+
+async def _models(settings: Settings) -> Finding:
+    try:
+        pack = await anyio.to_thread.run_sync(find_pack, settings)
+        load_pack_calibration(pack)
+    except OnetonError as error:
+        return Finding("model pack", False, str(error), "install the pack's files again")
+    said = f"{pack.pack.name}, every SHA-256 right, dimension {pack.pack.dimension}"
+    return Finding("model pack", True, said)
+
+
+async def _database(settings: Settings) -> Finding:
+    try:
+        async with connect_database(settings) as database:
+            found = await examine_database(database)
+    except OnetonError as error:
+        return Finding("database", False, str(error), "start it, or correct ONETON_DATABASE_URL")
+    if found.missing_migrations:
+        missing = ", ".join(found.missing_migrations)
+        return Finding(
+            "database",
+            False,
+            f"migrations not applied: {missing}",
+            "oneton serve applies them, as ONETON_DATABASE_OWNER_URL",
+        )
+    if found.bypasses or found.open_tables:
+        return Finding(
+            "database",
+            False,
+            f"role {found.role} is not held to one tenant ({', '.join(found.open_tables)})",
+            "let the app's role own no table and bypass no policy",
+        )
+    said = f"PostgreSQL {found.version}, migrated, role {found.role} sees one tenant at a time"
+    return Finding("database", True, said)
+
+
+async def _images(settings: Settings) -> Finding:
+    store = make_images(settings)
+    try:
+        await store.check()
+    except OnetonError as error:
+        return Finding(
+            "object store", False, str(error), "start it, or correct ONETON_S3_* settings"
+        )
+    finally:
+        await store.close()
+    return Finding("object store", True, "wrote, read and deleted an object")
+
+
+def _snapshots(folder: Path) -> Finding:
+    files = sum(1 for path in folder.rglob("*") if path.is_file() and path.name != ".gitkeep")
+    if files:
+        said = f"{files} files that this version does not know; it loads from Postgres"
+        return Finding("snapshots", True, said)
+    return Finding("snapshots", True, "none; indexes load from Postgres")

@@ -1,0 +1,160 @@
+"""`oneton tenant` and `oneton key`."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import rich_click as click
+from rich.table import Table
+
+from oneton.app import make_key_maker, make_tenant_maker, open_parts
+from oneton.cli.common import (
+    as_json,
+    chosen_tenant,
+    example,
+    of_tenant,
+    run,
+    stdout,
+    write_json,
+)
+from oneton.domain.model import Key, Permission, Score, Tenant
+from oneton.settings import Settings
+from oneton.verbs.create_tenant import DEFAULT_THRESHOLD
+
+
+@click.group()
+def tenant() -> None:
+    """Create and list tenants."""
+
+
+@tenant.command("create", epilog=example("oneton tenant create acme --threshold 50"))
+@click.argument("name")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 100),
+    default=float(DEFAULT_THRESHOLD),
+    show_default=True,
+    help="Score from which a 1:N search says match.",
+)
+@as_json
+def create_tenant(name: str, threshold: float, as_json: bool) -> None:
+    """Create a tenant and its default gallery."""
+
+    async def work(settings: Settings) -> Tenant:
+        async with open_parts(settings) as parts:
+            create = await make_tenant_maker(settings, parts)
+            return await create(name, threshold=Score(threshold))
+
+    made = run(work)
+    if as_json:
+        write_json(made)
+    else:
+        stdout.print(f"tenant {made.name} created; next: oneton key create --tenant {made.name}")
+
+
+@tenant.command("list", epilog=example("oneton tenant list --json"))
+@as_json
+def list_tenants(as_json: bool) -> None:
+    """List all tenants, oldest first."""
+
+    async def work(settings: Settings) -> list[Tenant]:
+        async with open_parts(settings) as parts:
+            return await parts.tenants.list()
+
+    found = run(work)
+    if as_json:
+        write_json(found)
+        return
+    table = Table("tenant", "id", "created")
+    for each in found:
+        table.add_row(each.name, str(each.tenant_id), f"{each.created_at:%Y-%m-%d %H:%M}")
+    stdout.print(table)
+
+
+@click.group()
+def key() -> None:
+    """Create, revoke and list a tenant's API keys."""
+
+
+@key.command(
+    "create", epilog=example("oneton key create --tenant acme --allow search --allow insert")
+)
+@of_tenant
+@click.option("--label", default="", help="What the key is for.")
+@click.option(
+    "--allow",
+    "allowed",
+    type=click.Choice([str(each) for each in Permission]),
+    multiple=True,
+    default=[str(each) for each in Permission if each is not Permission.PURGE],
+    show_default=True,
+    help="What the key may do; may be given several times.",
+)
+@as_json
+def create_key(
+    tenant_name: str | None, label: str, allowed: tuple[str, ...], as_json: bool
+) -> None:
+    """Create a key. Its secret is shown now and never again."""
+
+    async def work(settings: Settings) -> tuple[Key, str]:
+        async with open_parts(settings) as parts:
+            owner = await chosen_tenant(parts.tenants, tenant_name)
+            permissions = [Permission(each) for each in allowed]
+            return await make_key_maker(parts)(
+                owner.tenant_id, label=label, permissions=permissions
+            )
+
+    made, secret = run(work)
+    if as_json:
+        write_json({"client_id": made.key_id, "client_secret": secret, "allow": made.permissions})
+        return
+    stdout.print(f"client_id      {made.key_id}")
+    stdout.print(f"client_secret  {secret}")
+    stdout.print("The secret is not shown again.")
+
+
+@key.command("list", epilog=example("oneton key list --tenant acme"))
+@of_tenant
+@as_json
+def list_keys(tenant_name: str | None, as_json: bool) -> None:
+    """List a tenant's keys, oldest first."""
+
+    async def work(settings: Settings) -> list[Key]:
+        async with open_parts(settings) as parts:
+            owner = await chosen_tenant(parts.tenants, tenant_name)
+            return await parts.keys.list(owner.tenant_id)
+
+    found = run(work)
+    if as_json:
+        write_json(found)
+        return
+    table = Table("client_id", "label", "may", "created", "revoked")
+    for each in found:
+        revoked = f"{each.revoked_at:%Y-%m-%d %H:%M}" if each.revoked_at else ""
+        table.add_row(
+            str(each.key_id),
+            each.label,
+            " ".join(each.permissions),
+            f"{each.created_at:%Y-%m-%d %H:%M}",
+            revoked,
+        )
+    stdout.print(table)
+
+
+@key.command("revoke", epilog=example("oneton key revoke 019a3c1e-... --tenant acme"))
+@click.argument("client_id", type=click.UUID)
+@of_tenant
+@as_json
+def revoke_key(client_id: UUID, tenant_name: str | None, as_json: bool) -> None:
+    """Revoke a key; its tokens end at once."""
+
+    async def work(settings: Settings) -> None:
+        async with open_parts(settings) as parts:
+            owner = await chosen_tenant(parts.tenants, tenant_name)
+            await parts.keys.revoke(owner.tenant_id, client_id)
+
+    run(work)
+    if as_json:
+        write_json({"client_id": client_id, "revoked": True})
+    else:
+        stdout.print(f"key {client_id} revoked")

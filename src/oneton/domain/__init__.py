@@ -1,0 +1,1 @@
+"""Structs, names and errors; no input or output."""

@@ -1,0 +1,142 @@
+"""Every error that oneton raises on purpose, branched by what the caller does next.
+
+OnetonError
+├── ProbeError              send another picture
+│   ├── NoFaceError
+│   ├── SeveralFacesError
+│   ├── TooLargeError       more bytes or pixels than allowed
+│   ├── UnsupportedTypeError
+│   ├── BadImageError       not a picture, or a broken one
+│   └── LowQualityError     below the gallery's floor for enrolling
+├── NotFoundError           no such tenant, gallery, key or face record
+├── ConflictError           already there, or made by another model pack
+│   └── DimensionError
+├── DeniedError             who asks is unknown, or may not
+│   ├── UnauthenticatedError
+│   └── ForbiddenError
+├── SettingError            a setting is wrong; nothing was started
+└── UnavailableError        try again
+    ├── BusyError           more work queued than the CPU budget allows
+    ├── IndexLoadingError
+    └── StoreDownError      Postgres or the object store does not answer
+"""
+
+from __future__ import annotations
+
+
+class OnetonError(Exception):
+    """The root; carries data, never a status code."""
+
+
+class ProbeError(OnetonError):
+    """The picture cannot be used; another one may."""
+
+
+class NoFaceError(ProbeError):
+    """No face was found."""
+
+    def __init__(self) -> None:
+        super().__init__("no face found")
+
+
+class SeveralFacesError(ProbeError):
+    """More faces than the caller allows."""
+
+    def __init__(self, found: int) -> None:
+        super().__init__(f"{found} faces found, one expected")
+        self.found = found
+
+
+class TooLargeError(ProbeError):
+    """The picture has more bytes, or more pixels, than allowed."""
+
+    def __init__(self, *, limit_bytes: int | None = None, limit_pixels: int | None = None) -> None:
+        limit = f"{limit_bytes} bytes" if limit_pixels is None else f"{limit_pixels} pixels"
+        super().__init__(f"image is larger than {limit}")
+        self.limit_bytes = limit_bytes
+        self.limit_pixels = limit_pixels
+
+
+class UnsupportedTypeError(ProbeError):
+    """The picture is of a type that the caller does not accept."""
+
+    def __init__(self, found: str | None, accepted: tuple[str, ...]) -> None:
+        super().__init__(f"image type {found or 'unknown'}, accepted: {', '.join(accepted)}")
+        self.found = found
+        self.accepted = accepted
+
+
+class BadImageError(ProbeError):
+    """The bytes are empty, or a picture that cannot be decoded."""
+
+
+class LowQualityError(ProbeError):
+    """The face is below the gallery's floor for enrolling."""
+
+    def __init__(self, measure: str, value: float, floor: float) -> None:
+        super().__init__(f"face {measure} {value:.3g} is below {floor:.3g}")
+        self.measure = measure
+        self.value = value
+        self.floor = floor
+
+
+class NotFoundError(OnetonError):
+    """No such tenant, gallery, key or face record."""
+
+    def __init__(self, kind: str, name: object) -> None:
+        super().__init__(f"no such {kind}: {name}")
+        self.kind = kind
+        self.name = name
+
+
+class ConflictError(OnetonError):
+    """Already there, or made by another model pack."""
+
+
+class DimensionError(ConflictError):
+    """An embedding has another dimension than the index."""
+
+    def __init__(self, found: int, expected: int) -> None:
+        super().__init__(f"embedding has dimension {found}, the index {expected}")
+        self.found = found
+        self.expected = expected
+
+
+class DeniedError(OnetonError):
+    """Who asks is unknown, or may not."""
+
+
+class UnauthenticatedError(DeniedError):
+    """No valid credentials."""
+
+
+class ForbiddenError(DeniedError):
+    """Valid credentials without the permission that the call needs."""
+
+    def __init__(self, permission: str) -> None:
+        super().__init__(f"permission {permission} is needed")
+        self.permission = permission
+
+
+class SettingError(OnetonError):
+    """A setting is wrong; nothing was started."""
+
+
+class UnavailableError(OnetonError):
+    """Try again after `retry_after_s` seconds."""
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class BusyError(UnavailableError):
+    """More work is queued than the CPU budget allows."""
+
+
+class IndexLoadingError(UnavailableError):
+    """The gallery's index is being loaded."""
+
+
+class StoreDownError(UnavailableError):
+    """Postgres or the object store does not answer."""

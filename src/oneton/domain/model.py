@@ -1,0 +1,272 @@
+"""The words of the product as frozen Structs and NewTypes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import NewType
+from uuid import UUID
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+TenantId = NewType("TenantId", UUID)
+GalleryId = NewType("GalleryId", str)
+"""A gallery's name, unique within its tenant: 1 to 63 of `[a-z0-9_-]`."""
+FaceId = NewType("FaceId", UUID)
+"""A face record's public name, a UUIDv7; `oneToNVerificationId` on the wire."""
+FaceNo = NewType("FaceNo", int)
+"""A face record's row number in FAISS, never negative."""
+Cosine = NewType("Cosine", float)
+Score = NewType("Score", float)
+Embedding = NDArray[np.float32]
+"""(D,) of unit L2 norm."""
+
+DEFAULT_GALLERY = GalleryId("default")
+
+
+class Permission(StrEnum):
+    """What a key may do."""
+
+    MATCH = "match"
+    SEARCH = "search"
+    INSERT = "insert"
+    ERASE = "erase"
+    PURGE = "purge"
+
+
+class GalleryKind(StrEnum):
+    """What a gallery's faces stand for."""
+
+    ENROLLMENT = "enrollment"
+    BLOCKLIST = "blocklist"
+    ALLOWLIST = "allowlist"
+
+
+class ModelPack(msgspec.Struct, frozen=True):
+    """A detector and recogniser; templates of two packs never meet.
+
+    Attributes:
+        sha256: hex digest over the pack's files, see `biometrics.packs`.
+        dimension: of its embeddings.
+    """
+
+    name: str
+    sha256: str
+    dimension: int
+
+
+class Quality(msgspec.Struct, frozen=True):
+    """How usable a face is.
+
+    Attributes:
+        size_px: shorter side of the face box, in pixels of the upright original.
+        sharpness: variance of the Laplacian of the aligned face's luma; low is blurred.
+        exposure: share of the aligned face's luma neither crushed nor blown out, 0 to 1.
+    """
+
+    size_px: float
+    sharpness: float
+    exposure: float
+
+
+class QualityFloor(msgspec.Struct, frozen=True):
+    """The least that a gallery accepts when enrolling; 0 accepts all."""
+
+    size_px: float = 0.0
+    sharpness: float = 0.0
+    exposure: float = 0.0
+
+
+class Attributes(msgspec.Struct, frozen=True):
+    """Estimates, not facts.
+
+    Attributes:
+        age: in years.
+        gender: "female" or "male".
+        gender_confidence: 0.5 to 1.
+    """
+
+    age: float
+    gender: str
+    gender_confidence: float
+
+
+class DetectedFace(msgspec.Struct, frozen=True):
+    """One face in a picture.
+
+    Attributes:
+        box: (left, top, right, bottom) in pixels of the upright original.
+        landmarks: (5, 2) pixels of the upright original: eyes, nose, mouth corners.
+        confidence: of the detector, 0 to 1.
+    """
+
+    box: tuple[float, float, float, float]
+    landmarks: NDArray[np.float32]
+    confidence: float
+    quality: Quality
+    attributes: Attributes | None = None
+
+
+class Analysis(msgspec.Struct, frozen=True):
+    """What one picture holds.
+
+    Attributes:
+        content_type: of the bytes, by their content.
+        width: of the upright original, in pixels.
+        height: likewise.
+        rotation: degrees clockwise, 0, 90, 180 or 270, by which the picture was turned to find
+            its faces upright; boxes and landmarks are in the turned picture.
+        faces: largest first; at least one.
+        embedding: (D,) float32 of unit L2 norm, of the largest face.
+    """
+
+    content_type: str
+    width: int
+    height: int
+    rotation: int
+    faces: tuple[DetectedFace, ...]
+    embedding: Embedding
+
+
+class Gallery(msgspec.Struct, frozen=True):
+    """A gallery as Postgres holds it at one moment.
+
+    Attributes:
+        head: counts its changes; commit-ordered without gaps.
+        threshold: the least score that counts as a match.
+    """
+
+    tenant_id: TenantId
+    gallery_id: GalleryId
+    gallery_no: int
+    kind: GalleryKind
+    model_pack_no: int
+    head: int
+    threshold: Score
+    quality_floor: QualityFloor
+
+
+class Face(msgspec.Struct, frozen=True):
+    """A face record.
+
+    Attributes:
+        has_image: false once the image was erased; the template keeps matching.
+        content_type: of the original image.
+    """
+
+    face_id: FaceId
+    face_no: FaceNo
+    tenant_id: TenantId
+    gallery_id: GalleryId
+    has_image: bool
+    content_type: str
+    created_at: datetime
+
+    @property
+    def image_key(self) -> str:
+        """Its image's key in the object store."""
+        return image_key(self.tenant_id, self.gallery_id, self.face_id)
+
+
+def image_key(tenant: TenantId, gallery: GalleryId, face_id: FaceId) -> str:
+    """Where the object store keeps a face record's image."""
+    return f"{tenant}/{gallery}/{face_id}"
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """What happened to a gallery after head `since`, up to `head`.
+
+    Attributes:
+        added_face_nos: (N,) int64, in order of head.
+        added_embeddings: (N, D) float32 of unit L2 norm, row for row.
+        removed_face_nos: (M,) int64; some may never have been added.
+    """
+
+    since: int
+    head: int
+    added_face_nos: NDArray[np.int64]
+    added_embeddings: NDArray[np.float32]
+    removed_face_nos: NDArray[np.int64]
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A face record in a candidate list; rank 1 is best."""
+
+    rank: int
+    face_id: FaceId
+    score: Score
+
+
+class CandidateList(msgspec.Struct, frozen=True):
+    """The answer of identify.
+
+    Attributes:
+        match: the best candidate's score reaches the threshold.
+        candidates: best first, whatever their score.
+    """
+
+    match: bool
+    threshold: Score
+    candidates: tuple[Candidate, ...]
+    faces: tuple[DetectedFace, ...]
+
+
+class Enrolment(msgspec.Struct, frozen=True):
+    """The answer of enroll.
+
+    Attributes:
+        added: false when a record that was there before matched.
+        score: of the matching record; None when added.
+    """
+
+    face_id: FaceId
+    added: bool
+    score: Score | None
+    faces: tuple[DetectedFace, ...]
+
+
+class Verification(msgspec.Struct, frozen=True):
+    """The answer of verify: one score for two pictures.
+
+    Attributes:
+        match_level: 0 to 5; level n is score >= 10 (n + 1).
+    """
+
+    score: Score
+    match_level: int
+    cosine: Cosine
+    source: tuple[DetectedFace, ...]
+    target: tuple[DetectedFace, ...]
+
+
+class Key(msgspec.Struct, frozen=True):
+    """An API key, without its secret."""
+
+    key_id: UUID
+    tenant_id: TenantId
+    label: str
+    permissions: tuple[Permission, ...]
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class Tenant(msgspec.Struct, frozen=True):
+    """One customer."""
+
+    tenant_id: TenantId
+    name: str
+    created_at: datetime
+
+
+class StoredObject(msgspec.Struct, frozen=True):
+    """An object in the object store.
+
+    Attributes:
+        key: `<tenant>/<gallery>/<face>`.
+    """
+
+    key: str
+    size_bytes: int
+    modified_at: datetime

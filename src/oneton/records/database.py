@@ -1,0 +1,111 @@
+"""Connections to Postgres, and transactions that see one tenant only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import asyncpg
+import asyncpg.pool
+
+from oneton.domain.errors import StoreDownError
+from oneton.domain.model import TenantId
+
+APP_ROLE = "oneton_app"
+
+Connection = asyncpg.pool.PoolConnectionProxy
+
+_DOWN = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turn the errors of a Postgres that is away or overrun into StoreDownError."""
+    try:
+        yield
+    except _DOWN as error:
+        raise StoreDownError(f"Postgres: {type(error).__name__}: {error}") from error
+
+
+class Database:
+    """A pool whose connections act as `oneton_app`, which no policy lets past its tenant."""
+
+    def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
+        self._pool = pool
+        self.dsn = dsn
+
+    @classmethod
+    async def connect(cls, dsn: str, *, size: int = 10, timeout_s: float = 10) -> Database:
+        """Open the pool.
+
+        Raises:
+            StoreDownError: nothing answers at `dsn`, or it refuses the login or the role.
+        """
+        try:
+            with store_errors():
+                pool = await asyncpg.create_pool(
+                    dsn,
+                    min_size=1,
+                    max_size=size,
+                    timeout=timeout_s,
+                    command_timeout=60,
+                    server_settings=SERVER_SETTINGS,
+                    reset=_keep_as_is,
+                )
+        except (asyncpg.PostgresError, ValueError) as error:
+            raise StoreDownError(f"Postgres: {error}") from error
+        return cls(pool, dsn)
+
+    async def close(self) -> None:
+        """Wait for running statements, then close."""
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def transaction(self, tenant: TenantId) -> AsyncIterator[Connection]:
+        """A transaction that sees and writes this tenant's rows only."""
+        with store_errors():
+            async with self._pool.acquire(timeout=10) as connection, connection.transaction():
+                await connection.execute(
+                    "select set_config('oneton.tenant', $1, true)", str(tenant)
+                )
+                yield connection
+
+    async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
+        """Run one statement without a tenant: tenant tables read empty.
+
+        A read that meets a connection which died while idle is run once more, on another.
+        """
+        with store_errors():
+            try:
+                return await self._pool.fetch(sql, *arguments)
+            except (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+                return await self._pool.fetch(sql, *arguments)
+
+
+SERVER_SETTINGS = {
+    "application_name": "oneton",
+    "role": APP_ROLE,
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "30s",
+}
+
+
+async def one_row(connection: Connection, sql: str, *arguments: object) -> asyncpg.Record:
+    """The row of a statement that always gives one."""
+    row = await connection.fetchrow(sql, *arguments)
+    assert row is not None
+    return row
+
+
+async def _keep_as_is(_connection: object) -> None:
+    """Nothing outlives a transaction here, so a returned connection needs no reset."""

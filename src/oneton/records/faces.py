@@ -1,0 +1,257 @@
+"""The face table, which is its own log, and the templates beside it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import asyncpg
+import numpy as np
+from numpy.typing import NDArray
+
+from oneton.domain.errors import ConflictError, NotFoundError
+from oneton.domain.model import (
+    Changes,
+    Embedding,
+    Face,
+    FaceId,
+    FaceNo,
+    Gallery,
+    GalleryId,
+    TenantId,
+)
+from oneton.records.database import Connection, Database
+from oneton.records.galleries import lock_gallery, move_head
+from oneton.records.templates import decode_templates, encode_template
+
+CHUNK = 20_000
+"""Templates read at once: 20 MB at 512 dimensions."""
+
+
+class Faces:
+    """Face records and templates of one tenant at a time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def changes(
+        self, tenant: TenantId, gallery: Gallery, since: int, dimension: int
+    ) -> AsyncGenerator[Changes, None]:
+        """What moved the gallery from head `since` to `gallery.head`, a chunk at a time.
+
+        Faces added and removed again in between are left out.
+        """
+        while since < gallery.head:
+            async with self._database.transaction(tenant) as connection:
+                chunk = await _changes(connection, gallery, since, dimension, CHUNK)
+            yield chunk
+            since = chunk.head
+
+    async def ids(
+        self, tenant: TenantId, face_nos: Sequence[int] | NDArray[np.int64]
+    ) -> dict[FaceNo, FaceId]:
+        """The public names of the face records among these that are still there."""
+        rows = await self._database.fetch(
+            "select * from oneton_face_ids($1, $2)", tenant, [int(face_no) for face_no in face_nos]
+        )
+        return {FaceNo(row["face_no"]): FaceId(row["face_id"]) for row in rows}
+
+    async def find(self, tenant: TenantId, face_id: FaceId) -> Face:
+        """A face record of any of the tenant's galleries.
+
+        Raises:
+            NotFoundError: the tenant has none of this id, or it was purged.
+        """
+        async with self._database.transaction(tenant) as connection:
+            row = await connection.fetchrow(
+                """select face.*, gallery_id from face join gallery using (gallery_no)
+                   where face_id = $1""",
+                face_id,
+            )
+        if row is None:
+            raise NotFoundError("face record", face_id)
+        return _face(row)
+
+    async def enrolled_with(
+        self, tenant: TenantId, gallery_id: GalleryId, idempotency_key: str
+    ) -> FaceId | None:
+        """The face record that was enrolled under this idempotency key, if any."""
+        async with self._database.transaction(tenant) as connection:
+            found = await connection.fetchval(
+                """select face_id from face join gallery using (gallery_no)
+                   where gallery_id = $1 and idempotency_key = $2""",
+                gallery_id,
+                idempotency_key,
+            )
+        return None if found is None else FaceId(found)
+
+    async def page(
+        self, tenant: TenantId, gallery: Gallery, after: FaceId | None, limit: int
+    ) -> list[Face]:
+        """Face records of a gallery in order of id, the first `limit` after `after`."""
+        async with self._database.transaction(tenant) as connection:
+            rows = await connection.fetch(
+                """select face.*, gallery_id from face join gallery using (gallery_no)
+                   where gallery_no = $1 and face_id is not null
+                     and ($2::uuid is null or face_id > $2)
+                   order by face_id limit $3""",
+                gallery.gallery_no,
+                after,
+                limit,
+            )
+        return [_face(row) for row in rows]
+
+    async def erase_image(self, tenant: TenantId, face_id: FaceId) -> Face:
+        """Note that a face record's image is no more; again is no error.
+
+        Raises:
+            NotFoundError: the tenant has none of this id.
+        """
+        async with self._database.transaction(tenant) as connection:
+            row = await connection.fetchrow(
+                """update face set image_erased_at = coalesce(image_erased_at, now())
+                   from gallery
+                   where face_id = $1 and gallery.gallery_no = face.gallery_no
+                   returning face.*, gallery_id""",
+                face_id,
+            )
+        if row is None:
+            raise NotFoundError("face record", face_id)
+        return _face(row)
+
+    @asynccontextmanager
+    async def locked(self, tenant: TenantId, gallery: Gallery) -> AsyncIterator[LockedGallery]:
+        """Hold a gallery's lock until the block ends, then commit; an error undoes all."""
+        async with self._database.transaction(tenant) as connection:
+            yield LockedGallery(connection, await lock_gallery(connection, gallery))
+
+
+class LockedGallery:
+    """A gallery that nobody else can change until the transaction ends."""
+
+    def __init__(self, connection: Connection, gallery: Gallery) -> None:
+        self._connection = connection
+        self.gallery = gallery
+
+    async def changes(self, since: int, dimension: int) -> Changes:
+        """What moved the gallery from head `since` to now."""
+        return await _changes(self._connection, self.gallery, since, dimension, None)
+
+    async def face_id(self, face_no: FaceNo) -> FaceId:
+        """The public name of a face record that is there."""
+        return FaceId(
+            await self._connection.fetchval("select face_id from face where face_no = $1", face_no)
+        )
+
+    async def enrolled_with(self, idempotency_key: str) -> FaceId | None:
+        """As `Faces.enrolled_with`, under the lock."""
+        found = await self._connection.fetchval(
+            "select face_id from face where gallery_no = $1 and idempotency_key = $2",
+            self.gallery.gallery_no,
+            idempotency_key,
+        )
+        return None if found is None else FaceId(found)
+
+    async def add(
+        self,
+        face_id: FaceId,
+        embedding: Embedding,
+        *,
+        content_type: str,
+        idempotency_key: str | None,
+    ) -> int:
+        """Insert a face record and its template; return the head it was added at.
+
+        Raises:
+            ConflictError: the gallery has a face under this idempotency key.
+        """
+        head = await move_head(self._connection, self.gallery)
+        try:
+            await self._connection.execute(
+                """with added as (
+                     insert into face (tenant_id, gallery_no, added_at_head, face_id,
+                       image_content_type, idempotency_key)
+                     values ($1, $2, $3, $4, $5, $6) returning face_no)
+                   insert into template (model_pack_no, face_no, tenant_id, embedding)
+                   select $7, face_no, $1, $8 from added""",
+                self.gallery.tenant_id,
+                self.gallery.gallery_no,
+                head,
+                face_id,
+                content_type,
+                idempotency_key,
+                self.gallery.model_pack_no,
+                encode_template(embedding),
+            )
+        except asyncpg.UniqueViolationError as error:
+            raise ConflictError(f"a face was enrolled as {idempotency_key} already") from error
+        return head
+
+    async def purge(self, face_id: FaceId) -> bool:
+        """Remove a face record and its templates; False when it is gone already.
+
+        What stays of the row are its number and the two heads.
+        """
+        face_no = await self._connection.fetchval(
+            "select face_no from face where gallery_no = $1 and face_id = $2",
+            self.gallery.gallery_no,
+            face_id,
+        )
+        if face_no is None:
+            return False
+        head = await move_head(self._connection, self.gallery)
+        await self._connection.execute("delete from template where face_no = $1", face_no)
+        await self._connection.execute(
+            """update face set removed_at_head = $2, face_id = null, image_content_type = null,
+                 image_erased_at = null, idempotency_key = null, created_at = null
+               where face_no = $1""",
+            face_no,
+            head,
+        )
+        return True
+
+
+async def _changes(
+    connection: Connection, gallery: Gallery, since: int, dimension: int, limit: int | None
+) -> Changes:
+    added = await connection.fetch(
+        """select face_no, added_at_head, embedding
+           from face join template using (face_no)
+           where gallery_no = $1 and model_pack_no = $2
+             and added_at_head > $3 and added_at_head <= $4
+           order by added_at_head limit $5""",
+        gallery.gallery_no,
+        gallery.model_pack_no,
+        since,
+        gallery.head,
+        limit,
+    )
+    head = gallery.head
+    if limit is not None and len(added) == limit:
+        head = added[-1]["added_at_head"]
+    removed = await connection.fetch(
+        """select face_no from face
+           where gallery_no = $1 and removed_at_head > $2 and removed_at_head <= $3""",
+        gallery.gallery_no,
+        since,
+        head,
+    )
+    return Changes(
+        since=since,
+        head=head,
+        added_face_nos=np.array([row["face_no"] for row in added], dtype=np.int64),
+        added_embeddings=decode_templates([row["embedding"] for row in added], dimension),
+        removed_face_nos=np.array([row["face_no"] for row in removed], dtype=np.int64),
+    )
+
+
+def _face(row: asyncpg.Record) -> Face:
+    return Face(
+        face_id=FaceId(row["face_id"]),
+        face_no=FaceNo(row["face_no"]),
+        tenant_id=TenantId(row["tenant_id"]),
+        gallery_id=GalleryId(row["gallery_id"]),
+        has_image=row["image_erased_at"] is None,
+        content_type=row["image_content_type"],
+        created_at=row["created_at"],
+    )

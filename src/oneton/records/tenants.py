@@ -1,0 +1,152 @@
+"""Tenants and their API keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import asyncpg
+from uuid_utils.compat import uuid7
+
+from oneton.domain.errors import ConflictError, NotFoundError
+from oneton.domain.model import GalleryId, Key, Permission, Score, Tenant, TenantId
+from oneton.records.database import Database, one_row
+from oneton.records.galleries import insert_gallery
+
+
+class Tenants:
+    """The customers; only their operator sees more than one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(
+        self, name: str, gallery: GalleryId, model_pack_no: int, threshold: Score
+    ) -> Tenant:
+        """Add a tenant and its first gallery.
+
+        Raises:
+            ConflictError: the name is taken.
+        """
+        tenant = TenantId(uuid7())
+        try:
+            async with self._database.transaction(tenant) as connection:
+                row = await one_row(
+                    connection,
+                    "insert into tenant (tenant_id, name) values ($1, $2) returning *",
+                    tenant,
+                    name,
+                )
+                await insert_gallery(connection, tenant, gallery, model_pack_no, threshold)
+        except asyncpg.UniqueViolationError as error:
+            raise ConflictError(f"there is a tenant named {name} already") from error
+        return _tenant(row)
+
+    async def list(self) -> list[Tenant]:
+        """All tenants, oldest first."""
+        return [
+            _tenant(row) for row in await self._database.fetch("select * from oneton_tenants()")
+        ]
+
+    async def named(self, name: str) -> Tenant:
+        """The tenant of this name.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        for tenant in await self.list():
+            if tenant.name == name:
+                return tenant
+        raise NotFoundError("tenant", name)
+
+
+class Keys:
+    """API keys; of a secret only its SHA-256 is kept, for it is 256 random bits."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(
+        self,
+        tenant: TenantId,
+        secret_sha256: bytes,
+        *,
+        label: str,
+        permissions: Sequence[Permission],
+    ) -> Key:
+        """Add a key."""
+        async with self._database.transaction(tenant) as connection:
+            row = await one_row(
+                connection,
+                """insert into api_key (key_id, tenant_id, label, secret_sha256, permissions)
+                   values ($1, $2, $3, $4, $5) returning *""",
+                uuid7(),
+                tenant,
+                label,
+                secret_sha256,
+                [str(permission) for permission in permissions],
+            )
+        return _key(row)
+
+    async def list(self, tenant: TenantId) -> list[Key]:
+        """A tenant's keys, oldest first."""
+        async with self._database.transaction(tenant) as connection:
+            rows = await connection.fetch("select * from api_key order by created_at, key_id")
+        return [_key(row) for row in rows]
+
+    async def revoke(self, tenant: TenantId, key_id: UUID) -> None:
+        """End a key, for good; again is no error.
+
+        Raises:
+            NotFoundError: the tenant has no such key.
+        """
+        async with self._database.transaction(tenant) as connection:
+            revoked = await connection.fetchval(
+                """update api_key set revoked_at = coalesce(revoked_at, now())
+                   where key_id = $1 returning true""",
+                key_id,
+            )
+        if not revoked:
+            raise NotFoundError("key", key_id)
+
+    async def find(self, key_id: UUID) -> tuple[Key, bytes]:
+        """A key of any tenant and the SHA-256 of its secret.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        rows = await self._database.fetch("select * from oneton_key($1)", key_id)
+        if not rows:
+            raise NotFoundError("key", key_id)
+        return _key(rows[0]), bytes(rows[0]["secret_sha256"])
+
+    async def signing_secret(self, purpose: str, fresh: bytes) -> bytes:
+        """The secret that every replica signs with; `fresh` becomes it when there is none."""
+        await self._database.fetch(
+            "insert into signing_secret (purpose, secret) values ($1, $2) on conflict do nothing",
+            purpose,
+            fresh,
+        )
+        rows = await self._database.fetch(
+            "select secret from signing_secret where purpose = $1", purpose
+        )
+        return bytes(rows[0]["secret"])
+
+
+def _tenant(row: asyncpg.Record) -> Tenant:
+    return Tenant(
+        tenant_id=TenantId(row["tenant_id"]),
+        name=row["name"],
+        created_at=row["created_at"],
+    )
+
+
+def _key(row: asyncpg.Record) -> Key:
+    return Key(
+        key_id=row["key_id"],
+        tenant_id=TenantId(row["tenant_id"]),
+        label=row["label"],
+        permissions=tuple(Permission(permission) for permission in row["permissions"]),
+        created_at=row["created_at"],
+        revoked_at=row["revoked_at"],
+    )

@@ -1,0 +1,126 @@
+"""One frozen Struct, read from ONETON_* once, at start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from oneton.domain.errors import SettingError
+
+PREFIX = "ONETON_"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Each field `x` is the variable `ONETON_X`.
+
+    Attributes:
+        database_url: `postgresql://...` of the app; none starts a PostgreSQL of our own.
+        database_owner_url: of the role that owns the schema, for migrations; none is
+            `database_url`.
+        s3_endpoint: `http(s)://host:port`; none keeps images as files.
+        model_pack: a name, or a folder with the pack's files.
+        data_dir: the embedded server's data, images as files, model files.
+        index_dir: index snapshots.
+        cpu_threads: computations at once.
+        queue_limit: computations that may wait; past it the answer is 503.
+        max_image_pixels: of one picture.
+        sweep_grace_s: age from which an object without a row is a leftover.
+        shutdown_timeout_s: how long running requests may take after SIGTERM.
+    """
+
+    database_url: str | None = None
+    database_owner_url: str | None = None
+    database_pool_size: Annotated[int, Meta(ge=2, le=200)] = 10
+    s3_endpoint: str | None = None
+    s3_access_key: str | None = None
+    s3_secret_key: str | None = None
+    s3_bucket: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = "oneton"
+    s3_region: str = "us-east-1"
+    model_pack: Annotated[str, Meta(min_length=1)] = "buffalo_sc"
+    inference: Literal["onnxruntime", "openvino"] = "onnxruntime"
+    data_dir: Path = Path(".oneton")
+    index_dir: Path = Path("index_snapshots")
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    cpu_threads: Annotated[int, Meta(ge=1, le=256)] = max(1, os.cpu_count() or 1)
+    queue_limit: Annotated[int, Meta(ge=0)] = 128
+    max_image_pixels: Annotated[int, Meta(ge=10_000)] = 64_000_000
+    max_image_bytes: Annotated[int, Meta(ge=1024)] = 20 * 1024 * 1024
+    sweep_grace_s: Annotated[float, Meta(gt=0)] = 900.0
+    sweep_interval_s: Annotated[float, Meta(gt=0)] = 600.0
+    shutdown_timeout_s: Annotated[int, Meta(ge=1)] = 20
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+
+SETTING_NAMES = tuple(PREFIX + name.upper() for name in Settings.__struct_fields__)
+_NOT_OURS = ("ONETON_TEST_", "ONETON_BENCH_")
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Read and check the settings; an empty variable counts as not set.
+
+    Raises:
+        SettingError: one line that names the variable and says what it should be.
+    """
+    given = {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(PREFIX) and not name.startswith(_NOT_OURS) and value != ""
+    }
+    for name in given:
+        if name not in SETTING_NAMES:
+            close = get_close_matches(name, SETTING_NAMES, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise SettingError(f"{name} is no setting{hint}")
+    fields: dict[str, str] = {}
+    for name, value in given.items():
+        field = name.removeprefix(PREFIX).lower()
+        fields[field] = value
+        try:
+            msgspec.convert({field: value}, Settings, strict=False, dec_hook=_decode_path)
+        except msgspec.ValidationError as error:
+            reason = str(error).split(" - at ")[0]
+            raise SettingError(f"{name}={_shown(name, value)}: {reason}") from error
+    settings = msgspec.convert(fields, Settings, strict=False, dec_hook=_decode_path)
+    _check_together(settings)
+    return settings
+
+
+def _decode_path(kind: type, value: object) -> object:
+    if kind is Path:
+        return Path(str(value)).expanduser()
+    raise TypeError(kind)
+
+
+def _shown(name: str, value: str) -> str:
+    return "..." if "SECRET" in name or "ACCESS_KEY" in name or "DATABASE" in name else value
+
+
+def _check_together(settings: Settings) -> None:
+    for field in ("database_url", "database_owner_url"):
+        value = getattr(settings, field)
+        name = PREFIX + field.upper()
+        if value is not None and urlsplit(value).scheme not in ("postgres", "postgresql"):
+            raise SettingError(f"{name} must begin with postgresql://")
+    if settings.database_owner_url is not None and settings.database_url is None:
+        raise SettingError("ONETON_DATABASE_OWNER_URL needs ONETON_DATABASE_URL")
+    if settings.s3_endpoint is None:
+        for field in ("s3_access_key", "s3_secret_key"):
+            if getattr(settings, field) is not None:
+                raise SettingError(f"{PREFIX}{field.upper()} needs ONETON_S3_ENDPOINT")
+    else:
+        parts = urlsplit(settings.s3_endpoint)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
+            raise SettingError("ONETON_S3_ENDPOINT must be http://host:port or https://host:port")
+        if settings.s3_access_key is None or settings.s3_secret_key is None:
+            raise SettingError(
+                "ONETON_S3_ENDPOINT needs ONETON_S3_ACCESS_KEY and ONETON_S3_SECRET_KEY"
+            )

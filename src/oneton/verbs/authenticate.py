@@ -1,0 +1,119 @@
+"""Authenticate: client credentials to a token, a token to who asks."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import jwt
+import msgspec
+
+from oneton.domain.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from oneton.domain.model import Key, Permission, TenantId
+from oneton.records.tenants import Keys
+
+TOKEN_LIFE_S = 1800
+_ISSUER = "oneton"
+
+
+class Token(msgspec.Struct, frozen=True):
+    """An access token and what its answer says about it."""
+
+    text: str
+    jti: UUID
+    expires_in_s: int
+    permissions: tuple[Permission, ...]
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who asks, and what they may do."""
+
+    tenant_id: TenantId
+    key_id: UUID
+    permissions: frozenset[Permission]
+
+    def require(self, *needed: Permission) -> None:
+        """Raise ForbiddenError for the first permission that is not held."""
+        for permission in needed:
+            if permission not in self.permissions:
+                raise ForbiddenError(str(permission))
+
+
+@dataclass(frozen=True)
+class CreateKey:
+    """Make an API key; its secret is shown once and kept only as a SHA-256."""
+
+    keys: Keys
+
+    async def __call__(
+        self, tenant: TenantId, *, label: str, permissions: Sequence[Permission]
+    ) -> tuple[Key, str]:
+        """The key and its secret, 256 random bits as text."""
+        secret = secrets.token_urlsafe(32)
+        key = await self.keys.create(tenant, _digest(secret), label=label, permissions=permissions)
+        return key, secret
+
+
+@dataclass(frozen=True)
+class Authenticate:
+    """Tokens are HS256 JWTs, signed with a secret that all replicas share.
+
+    Every check asks Postgres for the key, so that a revoked one ends at once, its tokens with it.
+    """
+
+    keys: Keys
+    signing_secret: bytes
+
+    async def issue(self, client_id: str, client_secret: str) -> Token:
+        """Exchange a key's id and secret for a token.
+
+        Raises:
+            UnauthenticatedError: they are not those of a key in force.
+        """
+        try:
+            key, secret_sha256 = await self.keys.find(UUID(client_id))
+        except (ValueError, NotFoundError) as error:
+            raise UnauthenticatedError("unknown client or wrong secret") from error
+        if not hmac.compare_digest(_digest(client_secret), secret_sha256) or key.revoked_at:
+            raise UnauthenticatedError("unknown client or wrong secret")
+        issued_s = int(time.time())
+        jti = uuid4()
+        claims = {
+            "iss": _ISSUER,
+            "sub": str(key.key_id),
+            "iat": issued_s,
+            "exp": issued_s + TOKEN_LIFE_S,
+            "jti": str(jti),
+        }
+        text = jwt.encode(claims, self.signing_secret, algorithm="HS256")
+        return Token(text, jti, TOKEN_LIFE_S, key.permissions)
+
+    async def check(self, token: str) -> Principal:
+        """Who holds this token.
+
+        Raises:
+            UnauthenticatedError: it is not ours, has expired, or its key was revoked.
+        """
+        try:
+            claims = jwt.decode(
+                token,
+                self.signing_secret,
+                algorithms=["HS256"],
+                issuer=_ISSUER,
+                options={"require": ["exp", "sub", "iss"]},
+            )
+            key, _ = await self.keys.find(UUID(claims["sub"]))
+        except (jwt.InvalidTokenError, ValueError, NotFoundError) as error:
+            raise UnauthenticatedError("the token is not valid") from error
+        if key.revoked_at is not None:
+            raise UnauthenticatedError("the key was revoked")
+        return Principal(key.tenant_id, key.key_id, frozenset(key.permissions))
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

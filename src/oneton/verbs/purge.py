@@ -1,0 +1,35 @@
+"""Purge: remove a face record's image, templates and row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oneton.domain.errors import NotFoundError
+from oneton.domain.model import FaceId, TenantId
+from oneton.images import ImageStore
+from oneton.records.faces import Faces
+from oneton.records.galleries import Galleries
+
+
+@dataclass(frozen=True)
+class Purge:
+    """The id is gone from every answer that begins after the commit, on every replica."""
+
+    galleries: Galleries
+    faces: Faces
+    images: ImageStore
+
+    async def __call__(self, tenant: TenantId, face_id: FaceId) -> None:
+        """Purge a face record of any of the tenant's galleries.
+
+        Raises:
+            NotFoundError: the tenant has no such face record.
+            StoreDownError: the record may be gone already; the sweeper takes the image then.
+        """
+        face = await self.faces.find(tenant, face_id)
+        gallery = await self.galleries.read(tenant, face.gallery_id)
+        async with self.faces.locked(tenant, gallery) as locked:
+            gone = await locked.purge(face_id)
+        if not gone:
+            raise NotFoundError("face record", face_id)
+        await self.images.delete(face.image_key)
