@@ -24,10 +24,12 @@ RUN groupadd --gid 10001 oneton \
  && install --directory --owner=10001 --group=10001 --mode=0700 \
       /var/lib/oneton/data /var/lib/oneton/index
 COPY --from=build /opt/oneton /opt/oneton
+# ONNX Runtime would otherwise report its use to Microsoft.
 ENV PATH=/opt/oneton/bin:$PATH \
     HOME=/tmp \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     ONETON_HOST=0.0.0.0 \
     ONETON_PORT=8080 \
     ONETON_DATA_DIR=/var/lib/oneton/data \

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Where each person's face lies in a photo: left, top, right, bottom, as SCRFD found it. All are
-# different people by the model too: see tests/accuracy/test_photos.py.
+# different people by the model too: see tests/accuracy/test_analyse.py.
 _PLACES: dict[str, tuple[str, str, tuple[int, int, int, int]]] = {
     "ada": ("insightface", "data/images/t1.jpg", (56, 261, 169, 398)),
     "bea": ("insightface", "data/images/t1.jpg", (270, 145, 372, 270)),
@@ -48,9 +48,9 @@ def _varied(pixels: NDArray[np.uint8], rng: np.random.Generator) -> bytes:
     matrix = cv2.getRotationMatrix2D(
         (width / 2, height / 2), rng.uniform(-12, 12), rng.uniform(0.8, 1.15)
     )
-    matrix[:, 2] += rng.uniform(-0.06, 0.06, 2) * (width, height)
+    matrix[:, 2] += rng.uniform(-0.06, 0.06, 2) * np.array([width, height])
     moved = cv2.warpAffine(pixels, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
-    if rng.random() < 0.5:  # noqa: PLR2004  half of them
+    if rng.random() < 0.5:  # half of them
         moved = cv2.flip(moved, 1)
     light = (moved.astype(np.float32) - 128) * rng.uniform(0.8, 1.15) + 128
     light += rng.uniform(-25, 25) + rng.normal(0, rng.uniform(0, 4), moved.shape)

@@ -204,6 +204,10 @@ def test_api_listens_beyond_its_container(settings: Settings) -> None:
     assert settings.host == "0.0.0.0"
 
 
+def test_image_reports_to_nobody(image_environment: dict[str, str]) -> None:
+    assert image_environment["ORT_DISABLE_TELEMETRY"] == "1"
+
+
 def test_command_is_one_the_cli_has(
     final_stage: list[Instruction], services: dict[str, dict[str, Any]]
 ) -> None:

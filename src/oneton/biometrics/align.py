@@ -60,11 +60,11 @@ def _shrunk(
     height, width = pixels.shape[:2]
     left, top = np.clip(np.floor(reach.min(axis=0)).astype(int), 0, (width - 1, height - 1))
     right, bottom = np.clip(np.ceil(reach.max(axis=0)).astype(int) + 1, 1, (width, height))
-    # Whole blocks, so that the centres of the averaged pixels stay where they belong.
-    right = left + max(factor, (right - left) // factor * factor)
-    bottom = top + max(factor, (bottom - top) // factor * factor)
     cut = pixels[top:bottom, left:right]
-    size = (max(1, cut.shape[1] // factor), max(1, cut.shape[0] // factor))
-    small = cv2.resize(cut, size, interpolation=cv2.INTER_AREA)
+    # Whole blocks, so that the centres of the averaged pixels stay where they belong.
+    below, beside = -cut.shape[0] % factor, -cut.shape[1] % factor
+    blocks = cv2.copyMakeBorder(cut, 0, below, 0, beside, cv2.BORDER_REPLICATE)
+    size = (blocks.shape[1] // factor, blocks.shape[0] // factor)
+    small = cv2.resize(blocks, size, interpolation=cv2.INTER_AREA)
     moved = (landmarks + 0.5 - (left, top)) / factor - 0.5
     return small.astype(np.uint8, copy=False), moved.astype(np.float32)

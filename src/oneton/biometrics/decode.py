@@ -146,7 +146,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a broken EXIF block is no reason to refuse a whole picture
+    except Exception:  # noqa: BLE001  a broken EXIF block is no reason to refuse a whole picture
         return 1
 
 

@@ -7,6 +7,7 @@ of the two makes would drift apart.
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from typing import Any
 
@@ -35,9 +36,10 @@ class OpenvinoNetwork:
         model = core.read_model(graph)
         model.reshape(list(shape))
         self._callers = callers
-        self._wide = core.compile_model(model, "CPU", _hints("LATENCY"))
-        narrow = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, **_hints("LATENCY")}
-        self._narrow = core.compile_model(model, "CPU", narrow)
+        cores = len(os.sched_getaffinity(0))
+        self._wide = core.compile_model(model, "CPU", _layout(cores, streams=1))
+        # A stream runs one request at a time: as many streams as cores, of one thread each.
+        self._narrow = core.compile_model(model, "CPU", _layout(cores, streams=cores))
         self._requests = threading.local()
 
     def run(self, inputs: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -55,5 +57,9 @@ class OpenvinoNetwork:
         return request
 
 
-def _hints(mode: str) -> dict[str, str | int]:
-    return {"PERFORMANCE_HINT": mode, "INFERENCE_PRECISION_HINT": "f32"}
+def _layout(threads: int, *, streams: int) -> dict[str, str | int]:
+    return {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }

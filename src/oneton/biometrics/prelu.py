@@ -61,11 +61,16 @@ def _replacement(
 ) -> Iterator[onnx.NodeProto]:
     source, target = node.input[0], node.output[0]
     bent, rectified, straight = (f"{prefix}_{part}" for part in ("bent", "rectified", "straight"))
-    shape = {"group": channels, "kernel_shape": [1, 1]}
-    yield helper.make_node("Conv", [source, weights[0]], [bent], name=bent, **shape)
+    yield _depthwise(source, weights[0], bent, channels)
     yield helper.make_node("Relu", [bent], [rectified], name=rectified)
-    yield helper.make_node("Conv", [source, weights[1]], [straight], name=straight, **shape)
+    yield _depthwise(source, weights[1], straight, channels)
     yield helper.make_node("Add", [straight, rectified], [target], name=f"{prefix}_sum")
+
+
+def _depthwise(source: str, weight: str, target: str, channels: int) -> onnx.NodeProto:
+    return helper.make_node(
+        "Conv", [source, weight], [target], name=target, group=channels, kernel_shape=[1, 1]
+    )
 
 
 def _weight(name: str, values: NDArray[np.float32]) -> onnx.TensorProto:

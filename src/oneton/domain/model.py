@@ -170,8 +170,8 @@ class Face(msgspec.Struct, frozen=True):
         return image_key(self.tenant_id, self.gallery_id, self.face_id)
 
 
-def image_key(tenant: TenantId, gallery: GalleryId, face_id: FaceId) -> str:
-    """Where the object store keeps a face record's image."""
+def image_key(tenant: TenantId, gallery: GalleryId, face_id: FaceId | str) -> str:
+    """Where the object store keeps a face record's image; of the id "", a gallery's prefix."""
     return f"{tenant}/{gallery}/{face_id}"
 
 

@@ -151,6 +151,8 @@ def reply_error(request: Request[Any, Any, Any], error: Exception) -> Response[d
         return _spring(request, status, f"{code}: {error}", headers)
     if isinstance(error, BadRequestError):
         return _spring(request, 400, f"{error.code}: {error}")
+    if isinstance(error, RecursionError):
+        return _spring(request, 400, "INVALID_INPUT: the JSON is nested too deeply")
     if isinstance(error, HTTPException):
         return _spring(request, error.status_code, _litestar_message(error))
     log.error("request failed", exc_info=error)
@@ -305,7 +307,7 @@ async def match_faces(
     else:
         try:
             asked = msgspec.json.decode(await request.body(), type=MatchRequest)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             code = "MISSING_INPUT" if "missing required field" in str(error) else "INVALID_INPUT"
             raise BadRequestError(code, str(error)) from error
         source = _decoded("sourceImage", asked.source_image)

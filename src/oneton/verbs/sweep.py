@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 import msgspec
 import structlog
 
 from oneton.domain.errors import NotFoundError
-from oneton.domain.model import Face, FaceId, Gallery, StoredObject, TenantId
+from oneton.domain.model import Face, FaceId, Gallery, StoredObject, TenantId, image_key
 from oneton.images import ImageStore
 from oneton.records.faces import Faces
 from oneton.records.galleries import Galleries
@@ -21,6 +22,7 @@ from oneton.records.tenants import Tenants
 log = structlog.get_logger()
 
 PAGE = 1000
+Judge = Callable[[StoredObject], Awaitable[None]]
 _KEY = re.compile(r"(?P<tenant>[0-9a-f-]{36})/(?P<gallery>[^/]+)/(?P<face>[0-9a-f-]{36})")
 
 
@@ -44,7 +46,7 @@ class SweepReport(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Sweep:
-    """Walks the store and the rows side by side, both in order of key."""
+    """Walks the store and the rows of each gallery side by side, both in order of key."""
 
     tenants: Tenants
     galleries: Galleries
@@ -59,10 +61,26 @@ class Sweep:
             delete: False only reports.
         """
         report = SweepReport()
-        too_young = datetime.now(UTC) - grace
-        rows = self._rows()
-        row = await anext(rows, None)
+        judge = partial(self._leftover, datetime.now(UTC) - grace, report, delete=delete)
+        known: set[str] = set()
+        for tenant in await self.tenants.list():
+            for gallery in await self.galleries.list(tenant.tenant_id):
+                prefix = image_key(tenant.tenant_id, gallery.gallery_id, "")
+                known.add(prefix)
+                await self._sweep_gallery(gallery, prefix, judge, report)
+        # Stores disagree on the order of keys, so what no gallery claims is found by itself.
         async for stored in self.images.list():
+            if stored.key.rpartition("/")[0] + "/" not in known:
+                report.objects += 1
+                await judge(stored)
+        return report
+
+    async def _sweep_gallery(
+        self, gallery: Gallery, prefix: str, judge: Judge, report: SweepReport
+    ) -> None:
+        rows = self._rows(gallery)
+        row = await anext(rows, None)
+        async for stored in self.images.list(prefix):
             report.objects += 1
             while row is not None and row.image_key < stored.key:
                 await self._note_missing(row, report)
@@ -71,24 +89,19 @@ class Sweep:
                 report.rows += 1
                 row = await anext(rows, None)
             else:
-                await self._leftover(stored, too_young, report, delete=delete)
+                await judge(stored)
         while row is not None:
             await self._note_missing(row, report)
             row = await anext(rows, None)
-        return report
 
-    async def _rows(self) -> AsyncIterator[Face]:
-        """Every face record that has an image, in order of its image's key."""
-        galleries: list[Gallery] = []
-        for tenant in await self.tenants.list():
-            galleries += await self.galleries.list(tenant.tenant_id)
-        for gallery in sorted(galleries, key=lambda each: f"{each.tenant_id}/{each.gallery_id}/"):
-            after = None
-            while page := await self.faces.page(gallery.tenant_id, gallery, after, PAGE):
-                for face in page:
-                    if face.has_image:
-                        yield face
-                after = page[-1].face_id
+    async def _rows(self, gallery: Gallery) -> AsyncIterator[Face]:
+        """Every face record of a gallery that has an image, in order of its image's key."""
+        after = None
+        while page := await self.faces.page(gallery.tenant_id, gallery, after, PAGE):
+            for face in page:
+                if face.has_image:
+                    yield face
+            after = page[-1].face_id
 
     async def _note_missing(self, face: Face, report: SweepReport) -> None:
         # The row may be younger than the page of the listing that should have had its object.
@@ -107,7 +120,7 @@ class Sweep:
             return False
 
     async def _leftover(
-        self, stored: StoredObject, too_young: datetime, report: SweepReport, *, delete: bool
+        self, too_young: datetime, report: SweepReport, stored: StoredObject, *, delete: bool
     ) -> None:
         parts = _KEY.fullmatch(stored.key)
         if parts is None:

@@ -1,0 +1,5 @@
+"""`python -m oneton`."""
+
+from oneton.cli import main
+
+main()

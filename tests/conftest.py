@@ -1,0 +1,25 @@
+"""Fixtures for all tests; those of one kind are in `tests/fixtures`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest_plugins = [
+    "tests.fixtures.faces",
+    "tests.fixtures.objects",
+    "tests.fixtures.postgres",
+    "tests.fixtures.servers",
+]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The app runs on asyncio only."""
+    return "asyncio"
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Random numbers; the seed is the test's name, so that a failure can be repeated."""
+    return np.random.default_rng(list(request.node.nodeid.encode()))
