@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,13 @@ pytest_plugins = [
 def anyio_backend() -> str:
     """The app runs on asyncio only."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def lfw_if_there() -> Path | None:
+    """As `lfw`, for tests that have other photos to go on with."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "lfw"
+    return folder if folder.is_dir() else None
 
 
 @pytest.fixture
