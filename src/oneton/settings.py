@@ -51,7 +51,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     cpu_threads: Annotated[int, Meta(ge=1, le=256)] = max(1, os.cpu_count() or 1)
     queue_limit: Annotated[int, Meta(ge=0)] = 128
-    max_image_pixels: Annotated[int, Meta(ge=10_000)] = 64_000_000
+    max_image_pixels: Annotated[int, Meta(ge=10_000, le=178_000_000)] = 50_000_000
     max_image_bytes: Annotated[int, Meta(ge=1024)] = 20 * 1024 * 1024
     sweep_grace_s: Annotated[float, Meta(gt=0)] = 900.0
     sweep_interval_s: Annotated[float, Meta(gt=0)] = 600.0

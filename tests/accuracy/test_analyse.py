@@ -16,8 +16,10 @@ from oneton.biometrics.analyse import Analyser
 from oneton.biometrics.embed import Embedder
 from oneton.biometrics.onnx_network import Callers
 from oneton.biometrics.packs import PackFiles
+from oneton.biometrics.quality import check
 from oneton.domain.errors import LowQualityError, NoFaceError
 from oneton.domain.model import QualityFloor
+from oneton.domain.stages import collected_stages
 
 pytestmark = pytest.mark.model
 _FMR_1E5 = 0.332  # cosine; source: the design's table for buffalo_sc
@@ -128,10 +130,10 @@ def test_attributes_are_plausible(analyser: Analyser, people: dict[str, bytes]) 
 
 def test_a_floor_refuses_a_blurred_face(analyser: Analyser, people: dict[str, bytes]) -> None:
     floor = QualityFloor(size_px=60, sharpness=50, exposure=0.5)
-    analyser.analyse(people["eve"], floor=floor)
+    check(analyser.analyse(people["eve"]).faces[0].quality, floor)
     blurred = cv2.GaussianBlur(_pixels(people["eve"]), (0, 0), 4).astype(np.uint8)
     with pytest.raises(LowQualityError) as caught:
-        analyser.analyse(_jpeg(blurred), floor=floor)
+        check(analyser.analyse(_jpeg(blurred)).faces[0].quality, floor)
     assert caught.value.measure == "sharpness"
 
 
@@ -144,8 +146,8 @@ def test_a_picture_without_a_face_is_refused(analyser: Analyser, shape: tuple[in
 
 
 def test_timings_name_the_stages(analyser: Analyser, people: dict[str, bytes]) -> None:
-    timings: dict[str, float] = {}
-    analyser.analyse(people["ada"], timings=timings)
+    with collected_stages() as timings:
+        analyser.analyse(people["ada"])
     assert set(timings) == {"decode", "detect", "embed"}
     assert all(spent > 0 for spent in timings.values())
 

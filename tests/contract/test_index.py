@@ -23,7 +23,9 @@ TOLERANCE = 1e-5
 make = pytest.mark.parametrize("make_index", MAKES)
 
 
-def unit_rows(rng: np.random.Generator, count: int, dimension: int = DIMENSION) -> NDArray[np.float32]:
+def unit_rows(
+    rng: np.random.Generator, count: int, dimension: int = DIMENSION
+) -> NDArray[np.float32]:
     rows = rng.normal(size=(count, dimension)).astype(np.float32)
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
@@ -37,7 +39,9 @@ def removed(since: int, face_nos: list[int]) -> Changes:
     return Changes(since, since + len(gone), NOBODY, np.empty((0, DIMENSION), np.float32), gone)
 
 
-def check(index: GalleryIndex, kept: dict[int, NDArray[np.float32]], probes: NDArray[np.float32], k: int) -> None:
+def check(
+    index: GalleryIndex, kept: dict[int, NDArray[np.float32]], probes: NDArray[np.float32], k: int
+) -> None:
     """The index ranks `kept` as the full product does; ties may come in any order."""
     cosines, face_nos = index.search(probes, k)
     assert cosines.shape == face_nos.shape == (len(probes), k)
@@ -72,7 +76,8 @@ def test_search_equals_the_full_product_whatever_was_added_and_removed(
     make_index: type[ExactIndex], steps: list[tuple[int, float]], k: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    index, kept, next_no = make_index(DIMENSION), {}, 100
+    index, next_no = make_index(DIMENSION), 100
+    kept: dict[int, NDArray[np.float32]] = {}
     for count, share_removed in steps:
         numbers = np.arange(next_no, next_no + count, dtype=np.int64)
         next_no += count

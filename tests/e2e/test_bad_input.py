@@ -26,8 +26,8 @@ PATHS = (SEARCH, INSERT, MATCH)
 
 
 def no_face() -> bytes:
-    noise = np.random.default_rng(1).integers(0, 255, (250, 250, 3), dtype=np.uint8)
-    return encode(noise, ".jpg")
+    stripes = np.tile(np.arange(250, dtype=np.uint8), (250, 1))
+    return encode(np.dstack([stripes, stripes.T, stripes]), ".jpg")
 
 
 def encode(pixels: np.ndarray, suffix: str) -> bytes:

@@ -47,9 +47,7 @@ def servers(place: Place) -> Iterator[list[Server]]:
         yield [one, other]
 
 
-def alike(
-    analyser: Analyser, photo: bytes, seed: int
-) -> tuple[list[bytes], NDArray[np.float32]]:
+def alike(analyser: Analyser, photo: bytes, seed: int) -> tuple[list[bytes], NDArray[np.float32]]:
     """Variations of one photo that all match each other, and their embeddings."""
     kept: list[bytes] = []
     embeddings: list[NDArray[np.float32]] = []
@@ -68,7 +66,7 @@ def candidates(lfw: Path | None, people: dict[str, bytes]) -> list[bytes]:
     """One photo a person: of LFW where it is there, else of the packages."""
     if lfw is None:
         return list(people.values())
-    return [sorted(folder.glob("*.jpg"))[0].read_bytes() for folder in sorted(lfw.iterdir())[:600]]
+    return [min(folder.glob("*.jpg")).read_bytes() for folder in sorted(lfw.iterdir())[:600]]
 
 
 @pytest.fixture(scope="module")
@@ -148,4 +146,3 @@ def test_mixed_people_at_once_each_get_their_own_id(
         by_person.setdefault(number % len(mixed) % len(some), set()).add(face_id)
     assert all(len(ids) == 1 for ids in by_person.values())
     assert len(set.union(*by_person.values())) == len(some)
-

@@ -9,7 +9,17 @@ import httpx
 import pytest
 from _photos import variations
 
-from tests.fixtures.servers import INSERT, MATCH, SEARCH, TOKEN, Client, MakeClient, Place, Server, as_base64
+from tests.fixtures.servers import (
+    INSERT,
+    MATCH,
+    SEARCH,
+    TOKEN,
+    Client,
+    MakeClient,
+    Place,
+    Server,
+    as_base64,
+)
 from tests.fixtures.servers import new_tenant as make_tenant
 
 pytestmark = pytest.mark.model
@@ -106,7 +116,8 @@ def test_match_reads_multipart_too(client: Client, people: dict[str, bytes]) -> 
 def test_match_stores_nothing(client: Client, people: dict[str, bytes]) -> None:
     photo = as_base64(people["ian"])
     assert (
-        client.http.post(MATCH, json={"sourceImage": photo, "targetImage": photo}).status_code == 200
+        client.http.post(MATCH, json={"sourceImage": photo, "targetImage": photo}).status_code
+        == 200
     )
     assert client.search(people["ian"]) == NOBODY
 
@@ -174,7 +185,12 @@ def test_a_call_without_a_valid_token_is_401_whatever_its_body(
     shared_server: Server, header: str | None
 ) -> None:
     headers = {} if header is None else {"Authorization": header}
-    for method, path in (("POST", SEARCH), ("POST", INSERT), ("POST", MATCH), ("DELETE", SEARCH + "/x")):
+    for method, path in (
+        ("POST", SEARCH),
+        ("POST", INSERT),
+        ("POST", MATCH),
+        ("DELETE", SEARCH + "/x"),
+    ):
         reply = httpx.request(method, shared_server.url + path, headers=headers, content=b"{")
         assert reply.status_code == 401
         assert reply.json()["error"] == "invalid_token"
@@ -219,7 +235,9 @@ def test_logs_name_request_tenant_and_timings_but_no_picture_key_or_token(
     client: Client, shared_server: Server, people: dict[str, bytes]
 ) -> None:
     photo = as_base64(people["ada"])
-    client.http.post(SEARCH, json={"idPhoto": photo, "insert": True}, headers={"X-Request-ID": "logged-1"})
+    client.http.post(
+        SEARCH, json={"idPhoto": photo, "insert": True}, headers={"X-Request-ID": "logged-1"}
+    )
     text = shared_server.log.read_text()
     (line,) = [line for line in text.splitlines() if "logged-1" in line]
     for part in ('"tenant": "', '"took_ms": ', '"stages_ms": {', '"embed": ', '"status": 200'):

@@ -37,7 +37,9 @@ class House(msgspec.Struct, frozen=True):
     galleries: Galleries
 
 
-def unit_rows(rng: np.random.Generator, count: int, dimension: int = DIMENSION) -> NDArray[np.float32]:
+def unit_rows(
+    rng: np.random.Generator, count: int, dimension: int = DIMENSION
+) -> NDArray[np.float32]:
     rows = rng.normal(size=(count, dimension)).astype(np.float32)
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 

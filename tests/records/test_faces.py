@@ -50,7 +50,10 @@ async def test_an_undone_add_leaves_neither_row_nor_head(
     with pytest.raises(RuntimeError, match="undo"):
         async with house.faces.locked(house.tenant.tenant_id, house.gallery) as locked:
             await locked.add(
-                FaceId(uuid7()), unit_rows(rng, 1)[0], content_type="image/png", idempotency_key=None
+                FaceId(uuid7()),
+                unit_rows(rng, 1)[0],
+                content_type="image/png",
+                idempotency_key=None,
             )
             raise RuntimeError("undo")
     assert await changes_since(house, 0) == []

@@ -61,13 +61,9 @@ async def test_another_tenants_face_is_not_found_by_id(
 
 async def test_another_tenants_gallery_gives_no_changes(house: House) -> None:
     gallery = await house.galleries.read(house.other.tenant_id, DEFAULT_GALLERY)
-    own = [
-        each
-        async for each in house.faces.changes(house.other.tenant_id, gallery, 0, DIMENSION)
-    ]
+    own = [each async for each in house.faces.changes(house.other.tenant_id, gallery, 0, DIMENSION)]
     stolen = [
-        each
-        async for each in house.faces.changes(house.tenant.tenant_id, gallery, 0, DIMENSION)
+        each async for each in house.faces.changes(house.tenant.tenant_id, gallery, 0, DIMENSION)
     ]
     assert sum(len(each.added_face_nos) for each in own) == 3
     assert sum(len(each.added_face_nos) for each in stolen) == 0

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+# ONNX Runtime writes a device id to the home folder, and may report it, unless this is set before
+# it is first imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 class Network(Protocol):

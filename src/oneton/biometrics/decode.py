@@ -97,16 +97,14 @@ def decode(
 
     Raises:
         TooLargeError: above a limit; no pixel was decoded.
-        UnsupportedTypeError: recognisably a picture (or PDF) of a type not accepted.
-        BadImageError: empty, truncated, broken, or nothing that is known as a picture.
+        UnsupportedTypeError: not of a type that is accepted, or of none that is known.
+        BadImageError: empty, truncated or broken.
     """
     if not data:
         raise BadImageError("the image is empty")
     if len(data) > limit_bytes:
         raise TooLargeError(limit_bytes=limit_bytes)
     content_type = sniff(data)
-    if content_type is None:
-        raise BadImageError("the bytes are no known type of image")
     if content_type not in accepted or content_type not in _FORMATS:
         raise UnsupportedTypeError(content_type, accepted)
     try:

@@ -12,7 +12,7 @@ import numpy as np
 from insightface.model_zoo.scrfd import SCRFD
 from numpy.typing import NDArray
 
-from .onnx_network import Callers, OnnxNetwork
+from oneton.biometrics.onnx_network import Callers, OnnxNetwork
 
 SMALL_SIDE = 400
 """Pictures up to this longer side are looked at in 256 pixels first."""

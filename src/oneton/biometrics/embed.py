@@ -9,14 +9,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from oneton.biometrics import Network
+from oneton.biometrics.align import CHIP_SIDE
+from oneton.biometrics.onnx_network import Callers, OnnxNetwork
+from oneton.biometrics.openvino_network import OpenvinoNetwork
+from oneton.biometrics.prelu import without_prelu
 from oneton.domain.errors import BadImageError
 from oneton.domain.model import Embedding
-
-from . import Network
-from .align import CHIP_SIDE
-from .onnx_network import Callers, OnnxNetwork
-from .openvino_network import OpenvinoNetwork
-from .prelu import without_prelu
 
 Runtime = Literal["onnxruntime", "openvino"]
 _LOOK_NODES = 8

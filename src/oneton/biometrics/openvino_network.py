@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oneton.biometrics.onnx_network import Callers
 from oneton.domain.errors import SettingError
-
-from .onnx_network import Callers
 
 
 class OpenvinoNetwork:

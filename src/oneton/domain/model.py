@@ -118,8 +118,8 @@ class Analysis(msgspec.Struct, frozen=True):
         height: likewise.
         rotation: degrees clockwise, 0, 90, 180 or 270, by which the picture was turned to find
             its faces upright; boxes and landmarks are in the turned picture.
-        faces: largest first; at least one.
-        embedding: (D,) float32 of unit L2 norm, of the largest face.
+        faces: at least one; the first is the one that counts, the others follow largest first.
+        embedding: (D,) float32 of unit L2 norm, of the first face.
     """
 
     content_type: str

@@ -139,16 +139,7 @@ def status_and_code(error: errors.OnetonError) -> tuple[int, str]:
 def reply_error(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
     """Put any error into the dialect's form."""
     if isinstance(error, errors.OnetonError):
-        status, code = status_and_code(error)
-        if isinstance(error, errors.DeniedError):
-            return _denied(status, code, str(error))
-        headers = {}
-        if isinstance(error, errors.UnavailableError):
-            headers = {"Retry-After": str(error.retry_after_s)}
-        if status == 500:
-            log.error("request failed", error=str(error), kind=type(error).__name__)
-            return _spring(request, status, f"{code}: the request failed", headers)
-        return _spring(request, status, f"{code}: {error}", headers)
+        return _reply_ours(request, error)
     if isinstance(error, BadRequestError):
         return _spring(request, 400, f"{error.code}: {error}")
     if isinstance(error, RecursionError):
@@ -157,6 +148,21 @@ def reply_error(request: Request[Any, Any, Any], error: Exception) -> Response[d
         return _spring(request, error.status_code, _litestar_message(error))
     log.error("request failed", exc_info=error)
     return _spring(request, 500, "INTERNAL_ERROR: the request failed")
+
+
+def _reply_ours(
+    request: Request[Any, Any, Any], error: errors.OnetonError
+) -> Response[dict[str, Any]]:
+    status, code = status_and_code(error)
+    if isinstance(error, errors.DeniedError):
+        return _denied(status, code, str(error))
+    if status == 500:
+        log.error("request failed", error=str(error), kind=type(error).__name__)
+        return _spring(request, status, f"{code}: the request failed")
+    headers = {}
+    if isinstance(error, errors.UnavailableError):
+        headers = {"Retry-After": str(error.retry_after_s)}
+    return _spring(request, status, f"{code}: {error}", headers)
 
 
 def _litestar_message(error: HTTPException) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 import structlog
 from uuid_utils.compat import uuid7
 
-from oneton.domain.errors import LowQualityError, StoreDownError, UnavailableError
+from oneton.biometrics.quality import check as check_quality
+from oneton.domain.errors import StoreDownError, UnavailableError
 from oneton.domain.model import (
     Analysis,
     Candidate,
@@ -20,8 +21,6 @@ from oneton.domain.model import (
     FaceNo,
     Gallery,
     GalleryId,
-    Quality,
-    QualityFloor,
     TenantId,
     image_key,
 )
@@ -91,7 +90,7 @@ class Enroll:
                 best = await self.find(tenant, current, analysis.embedding, limit=1)
                 if best and best[0].score >= current.gallery.threshold:
                     return _existing(best[0], analysis)
-            _check_floor(analysis.faces[0].quality, current.gallery.quality_floor)
+            check_quality(analysis.faces[0].quality, current.gallery.quality_floor)
             done = await self._add(
                 current, analysis, picture, head if if_missing else None, idempotency_key
             )
@@ -178,10 +177,3 @@ class Enroll:
 
 def _existing(candidate: Candidate, analysis: Analysis) -> Enrolment:
     return Enrolment(candidate.face_id, added=False, score=candidate.score, faces=analysis.faces)
-
-
-def _check_floor(quality: Quality, floor: QualityFloor) -> None:
-    for measure in ("size_px", "sharpness", "exposure"):
-        value, least = getattr(quality, measure), getattr(floor, measure)
-        if value < least:
-            raise LowQualityError(measure, value, least)

@@ -134,10 +134,16 @@ def test_decode_refuses_a_truncated_picture(kind: str, share: float) -> None:
         _decoded(data[: int(len(data) * share)])
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"just some text", b"BM words", bytes(500)])
+@pytest.mark.parametrize("data", [b"x", b"just some text", b"BM words", bytes(500)])
 def test_decode_refuses_what_is_no_picture(data: bytes) -> None:
-    with pytest.raises(BadImageError):
+    with pytest.raises(UnsupportedTypeError) as raised:
         _decoded(data)
+    assert raised.value.found is None
+
+
+def test_decode_refuses_no_bytes_at_all() -> None:
+    with pytest.raises(BadImageError):
+        _decoded(b"")
 
 
 @pytest.mark.parametrize(
