@@ -11,7 +11,6 @@ from datetime import timedelta
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -171,6 +170,7 @@ async def open_verbs(settings: Settings, parts: Parts) -> AsyncIterator[Verbs]:
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+        cpu.close()
 
 
 def _make_analyser(settings: Settings, pack: PackFiles) -> Analyser:
@@ -272,38 +272,30 @@ async def sweep_forever(verbs: Verbs, settings: Settings) -> None:
 
 def make_app(verbs: Verbs) -> Litestar:
     """The HTTP application over wired verbs."""
-    provided: dict[str, Any] = {
-        "authenticate": verbs.authenticate,
-        "check_health": verbs.check_health,
-        "identify": verbs.identify,
-        "enroll": verbs.enroll,
-        "erase": verbs.erase,
-        "verify": verbs.verify,
-    }
+    dialect = uqudo.Uqudo(
+        verbs.authenticate, verbs.cpu, verbs.identify, verbs.enroll, verbs.erase, verbs.verify
+    )
+
+    def provide_check_health() -> CheckHealth:
+        return verbs.check_health
+
     return Litestar(
         route_handlers=[
             health.livez,
             health.readyz,
-            uqudo.make_router(verbs.authenticate, verbs.cpu),
+            uqudo.make_router(dialect),
             create_static_files_router(
                 path="/schema/assets",
                 directories=[_swagger_ui_files()],
                 include_in_schema=False,
             ),
         ],
-        dependencies={name: _provide(part) for name, part in provided.items()},
+        dependencies={"check_health": Provide(provide_check_health, sync_to_thread=False)},
         exception_handlers={Exception: uqudo.reply_error},
         middleware=[RequestLog],
         openapi_config=_openapi_config(),
         logging_config=None,
     )
-
-
-def _provide(part: object) -> Provide:
-    def provided() -> object:
-        return part
-
-    return Provide(provided, sync_to_thread=False)
 
 
 def _swagger_ui_files() -> Path:

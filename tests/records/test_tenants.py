@@ -12,6 +12,7 @@ from oneton.domain.errors import ConflictError, NotFoundError, UnauthenticatedEr
 from oneton.domain.model import DEFAULT_GALLERY, Permission, Score
 from oneton.records.database import Database
 from oneton.records.tenants import Keys, Tenants
+from oneton.verbs import authenticate as authenticate_module
 from oneton.verbs.authenticate import Authenticate, CreateKey
 from tests.records.conftest import House
 
@@ -62,14 +63,18 @@ async def test_bad_credentials_are_refused(house: House, database: Database, cli
         await Authenticate(keys, SECRET).issue(*asked)
 
 
-async def test_revoking_a_key_ends_its_tokens(house: House, database: Database) -> None:
+async def test_revoking_a_key_ends_its_tokens(
+    house: House, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys = Keys(database)
     key, secret = await CreateKey(keys)(house.tenant.tenant_id, label="", permissions=[])
     authenticate = Authenticate(keys, SECRET)
     token = await authenticate.issue(str(key.key_id), secret)
     with pytest.raises(NotFoundError):
         await keys.revoke(house.other.tenant_id, key.key_id)
+    assert await authenticate.check(token.text)
     await keys.revoke(house.tenant.tenant_id, key.key_id)
+    monkeypatch.setattr(authenticate_module, "KEY_HOLDS_S", 0.0)
     with pytest.raises(UnauthenticatedError):
         await authenticate.check(token.text)
     with pytest.raises(UnauthenticatedError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -12,9 +11,9 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 import rich_click as click
-import structlog
 from rich.console import Console
 
+from oneton.cli.logs import configure_logs
 from oneton.domain.errors import (
     ConflictError,
     NotFoundError,
@@ -53,28 +52,6 @@ def settings_or_exit() -> Settings:
         return read_settings(os.environ)
     except SettingError as error:
         fail(error)
-
-
-def configure_logs(settings: Settings, *, quiet: bool = False) -> None:
-    """Structured logs on stderr; `quiet` is for commands, which show warnings only."""
-    level = logging.WARNING if quiet else getattr(logging, settings.log_level.upper())
-    last = (
-        structlog.processors.JSONRenderer()
-        if settings.log_format == "json" and not quiet
-        else structlog.dev.ConsoleRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            last,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
 
 
 def run(work: Callable[[Settings], Coroutine[Any, Any, T]]) -> T:

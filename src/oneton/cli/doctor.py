@@ -17,11 +17,11 @@ from oneton.app import make_image_store as make_images
 from oneton.cli.common import (
     EXIT_NEGATIVE,
     as_json,
-    configure_logs,
     example,
     stdout,
     write_json,
 )
+from oneton.cli.logs import configure_logs
 from oneton.domain.errors import OnetonError, SettingError
 from oneton.settings import Settings, read_settings
 

@@ -27,7 +27,8 @@ from oneton.app import (
     open_verbs,
     sweep_forever,
 )
-from oneton.cli.common import configure_logs, example, fail, settings_or_exit
+from oneton.cli.common import example, fail, settings_or_exit
+from oneton.cli.logs import configure_logs
 from oneton.cli.wire import Wire
 from oneton.domain.errors import OnetonError, SettingError
 from oneton.domain.model import Permission

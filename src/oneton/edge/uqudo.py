@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import parse_qs
@@ -85,6 +86,25 @@ class OneToNReply(msgspec.Struct):
 
     verification_id: FaceId | None = msgspec.field(name="oneToNVerificationId")
     verification_match: bool = msgspec.field(name="oneToNVerificationMatch")
+
+
+@dataclass(frozen=True)
+class Uqudo:
+    """The verbs that this dialect translates to."""
+
+    authenticate: Authenticate
+    cpu: Cpu
+    identify: Identify
+    enroll: Enroll
+    erase: Erase
+    verify: Verify
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks, and the verbs; one dependency, for Litestar resolves several in a task each."""
+
+    principal: Principal
+    verbs: Uqudo
 
 
 class BadRequestError(Exception):
@@ -220,14 +240,9 @@ def make_guard(
     return admit
 
 
-def _principal(request: Request[Any, Any, Any]) -> Principal:
-    principal: Principal = request.state.principal
-    return principal
-
-
 @post("/api/oauth/token", operation_id="token", status_code=200, tags=["uqudo"])
 async def issue_token(
-    request: Request[Any, Any, Any], authenticate: NamedDependency[Authenticate]
+    request: Request[Any, Any, Any], verbs: NamedDependency[Uqudo]
 ) -> Response[Any]:
     """Exchange client credentials for a token that lives 30 minutes.
 
@@ -244,7 +259,7 @@ async def issue_token(
     if grant_type != "client_credentials":
         return _oauth_error(400, "unsupported_grant_type", "only client_credentials")
     try:
-        token = await authenticate.issue(client_id, secret)
+        token = await verbs.authenticate.issue(client_id, secret)
     except errors.UnauthenticatedError as error:
         return _oauth_error(401, "invalid_client", str(error))
     reply = TokenReply(
@@ -305,7 +320,7 @@ class MatchOperation(Operation):
     computes=True,
 )
 async def match_faces(
-    request: Request[Any, Any, Any], verify: NamedDependency[Verify]
+    request: Request[Any, Any, Any], caller: NamedDependency[Caller]
 ) -> MatchReply:
     """Compare the largest faces of two pictures; neither is kept."""
     if request.content_type[0] == "multipart/form-data":
@@ -321,7 +336,7 @@ async def match_faces(
         minimum = asked.minimum_match_level
     if not 1 <= minimum <= 5:
         raise BadRequestError("INVALID_MATCH_LEVEL", "minimumMatchLevel must be 1 to 5")
-    found = await verify(_picture(source), _picture(target))
+    found = await caller.verbs.verify(_picture(source), _picture(target))
     return MatchReply(match=found.match_level >= minimum, match_level=found.match_level)
 
 
@@ -348,19 +363,17 @@ async def _match_form(request: Request[Any, Any, Any]) -> tuple[bytes, bytes, in
     computes=True,
 )
 async def search_face(
-    data: JSONBody[SearchRequest],
-    principal: NamedDependency[Principal],
-    identify: NamedDependency[Identify],
-    enroll: NamedDependency[Enroll],
+    data: JSONBody[SearchRequest], caller: NamedDependency[Caller]
 ) -> OneToNReply:
     """Search the tenant's faces; with `insert`, add the picture when nobody matches."""
+    tenant, verbs = caller.principal.tenant_id, caller.verbs
     if data.insert:
-        principal.require(Permission.INSERT)
+        caller.principal.require(Permission.INSERT)
     picture = _picture(_decoded("idPhoto", data.id_photo))
     if data.insert:
-        enrolment = await enroll(principal.tenant_id, DEFAULT_GALLERY, picture, if_missing=True)
+        enrolment = await verbs.enroll(tenant, DEFAULT_GALLERY, picture, if_missing=True)
         return OneToNReply(enrolment.face_id, not enrolment.added)
-    found = await identify(principal.tenant_id, DEFAULT_GALLERY, picture)
+    found = await verbs.identify(tenant, DEFAULT_GALLERY, picture, matches_only=True)
     return OneToNReply(found.candidates[0].face_id if found.match else None, found.match)
 
 
@@ -373,16 +386,15 @@ async def search_face(
     computes=True,
 )
 async def insert_face(
-    data: JSONBody[InsertRequest],
-    principal: NamedDependency[Principal],
-    enroll: NamedDependency[Enroll],
+    data: JSONBody[InsertRequest], caller: NamedDependency[Caller]
 ) -> OneToNReply:
     """Add the picture without a search; every call makes a new id."""
     text = next((each for each in (data.id_photo, data.selfie, data.image) if each), None)
     if text is None:
         raise BadRequestError("MISSING_INPUT", "idPhoto is required")
     picture = _picture(_decoded("idPhoto", text))
-    enrolment = await enroll(principal.tenant_id, DEFAULT_GALLERY, picture, if_missing=False)
+    tenant = caller.principal.tenant_id
+    enrolment = await caller.verbs.enroll(tenant, DEFAULT_GALLERY, picture, if_missing=False)
     return OneToNReply(enrolment.face_id, verification_match=False)
 
 
@@ -393,17 +405,13 @@ async def insert_face(
     tags=["uqudo"],
     permissions=(Permission.ERASE,),
 )
-async def delete_photo(
-    verification_id: FromPath[str],
-    principal: NamedDependency[Principal],
-    erase: NamedDependency[Erase],
-) -> None:
+async def delete_photo(verification_id: FromPath[str], caller: NamedDependency[Caller]) -> None:
     """Delete the stored picture; the features stay and keep answering with this id."""
     try:
         face_id = FaceId(UUID(verification_id))
     except ValueError as error:
         raise errors.NotFoundError("oneToNVerificationId", verification_id) from error
-    await erase(principal.tenant_id, face_id)
+    await caller.verbs.erase(caller.principal.tenant_id, face_id)
 
 
 def _decoded(name: str, text: str) -> bytes:
@@ -423,17 +431,29 @@ def _picture(data: bytes) -> Picture:
     return Picture(data, accepted=ACCEPTED)
 
 
-def make_router(authenticate: Authenticate, cpu: Cpu) -> Router:
-    """The dialect's routes; the app provides the verbs."""
+def make_router(verbs: Uqudo) -> Router:
+    """The dialect's routes."""
+
+    def provide_verbs() -> Uqudo:
+        return verbs
+
+    def provide_caller(request: Request[Any, Any, Any]) -> Caller:
+        return Caller(request.state.principal, verbs)
+
     return Router(
         "/",
         route_handlers=[
-            Router("/", route_handlers=[issue_token], request_max_body_size=16 * 1024),
+            Router(
+                "/",
+                route_handlers=[issue_token],
+                dependencies={"verbs": Provide(provide_verbs, sync_to_thread=False)},
+                request_max_body_size=16 * 1024,
+            ),
             Router(
                 "/",
                 route_handlers=[match_faces, search_face, insert_face, delete_photo],
-                guards=[make_guard(authenticate, cpu)],
-                dependencies={"principal": Provide(_principal, sync_to_thread=False)},
+                guards=[make_guard(verbs.authenticate, verbs.cpu)],
+                dependencies={"caller": Provide(provide_caller, sync_to_thread=False)},
             ),
         ],
         exception_handlers={Exception: reply_error},

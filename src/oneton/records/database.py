@@ -83,12 +83,14 @@ class Database:
     async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
         """Run one statement without a tenant: tenant tables read empty.
 
-        A read that meets a connection which died while idle is run once more, on another.
+        Where the connection died while idle, it is run once more on a new one.
         """
         with store_errors():
             try:
                 return await self._pool.fetch(sql, *arguments)
             except (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+                # The others in the pool died with it.
+                await self._pool.expire_connections()
                 return await self._pool.fetch(sql, *arguments)
 
 

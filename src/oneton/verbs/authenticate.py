@@ -7,7 +7,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 import jwt
@@ -18,6 +18,8 @@ from oneton.domain.model import Key, Permission, TenantId
 from oneton.records.tenants import Keys
 
 TOKEN_LIFE_S = 1800
+KEY_HOLDS_S = 1.0
+KEYS_SEEN = 10_000
 _ISSUER = "oneton"
 
 
@@ -63,11 +65,14 @@ class CreateKey:
 class Authenticate:
     """Tokens are HS256 JWTs, signed with a secret that all replicas share.
 
-    Every check asks Postgres for the key, so that a revoked one ends at once, its tokens with it.
+    What Postgres said of a key holds for `KEY_HOLDS_S`, so a revoked key ends that much later at
+    most, and its tokens with it.
     """
 
     keys: Keys
     signing_secret: bytes
+    _seen: dict[UUID, tuple[float, Key]] = field(default_factory=dict)
+    _signed: dict[str, tuple[float, UUID]] = field(default_factory=dict)
 
     async def issue(self, client_id: str, client_secret: str) -> Token:
         """Exchange a key's id and secret for a token.
@@ -100,6 +105,17 @@ class Authenticate:
             UnauthenticatedError: it is not ours, has expired, or its key was revoked.
         """
         try:
+            key = await self._key(self._signed_for(token))
+        except (jwt.InvalidTokenError, ValueError, NotFoundError) as error:
+            raise UnauthenticatedError("the token is not valid") from error
+        if key.revoked_at is not None:
+            raise UnauthenticatedError("the key was revoked")
+        return Principal(key.tenant_id, key.key_id, frozenset(key.permissions))
+
+    def _signed_for(self, token: str) -> UUID:
+        """The key that a token of ours was issued to; a signature is checked once."""
+        expires_s, key_id = self._signed.get(token, (0.0, None))
+        if key_id is None or expires_s <= time.time():
             claims = jwt.decode(
                 token,
                 self.signing_secret,
@@ -107,12 +123,21 @@ class Authenticate:
                 issuer=_ISSUER,
                 options={"require": ["exp", "sub", "iss"]},
             )
-            key, _ = await self.keys.find(UUID(claims["sub"]))
-        except (jwt.InvalidTokenError, ValueError, NotFoundError) as error:
-            raise UnauthenticatedError("the token is not valid") from error
-        if key.revoked_at is not None:
-            raise UnauthenticatedError("the key was revoked")
-        return Principal(key.tenant_id, key.key_id, frozenset(key.permissions))
+            if len(self._signed) >= KEYS_SEEN:
+                self._signed.clear()
+            key_id = UUID(claims["sub"])
+            self._signed[token] = (float(claims["exp"]), key_id)
+        return key_id
+
+    async def _key(self, key_id: UUID) -> Key:
+        asked_s = time.monotonic()
+        seen_s, key = self._seen.get(key_id, (-KEY_HOLDS_S, None))
+        if key is None or asked_s - seen_s >= KEY_HOLDS_S:
+            if len(self._seen) >= KEYS_SEEN:
+                self._seen.clear()
+            key, _ = await self.keys.find(key_id)
+            self._seen[key_id] = (asked_s, key)
+        return key
 
 
 def _digest(secret: str) -> bytes:

@@ -71,10 +71,10 @@ class CatchUp:
             raise ConflictError(
                 f"gallery {gallery_id} was made by another model pack than {self._pack.name}"
             )
-        loaded = self._loaded.setdefault(
-            (gallery.gallery_no, gallery.model_pack_no),
-            _Loaded(self._make_index(self._pack.dimension)),
-        )
+        key = (gallery.gallery_no, gallery.model_pack_no)
+        loaded = self._loaded.get(key)
+        if loaded is None:
+            loaded = self._loaded[key] = _Loaded(self._make_index(self._pack.dimension))
         if loaded.index.head < gallery.head:
             with stage("catch_up"):
                 await self._bring(loaded, gallery)

@@ -87,8 +87,10 @@ class Enroll:
                     return Enrolment(earlier, added=False, score=None, faces=analysis.faces)
             head = current.index.head
             if if_missing:
-                best = await self.find(tenant, current, analysis.embedding, limit=1)
-                if best and best[0].score >= current.gallery.threshold:
+                best = await self.find(
+                    tenant, current, analysis.embedding, 1, current.gallery.threshold
+                )
+                if best:
                     return _existing(best[0], analysis)
             check_quality(analysis.faces[0].quality, current.gallery.quality_floor)
             done = await self._add(

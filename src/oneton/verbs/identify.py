@@ -27,6 +27,8 @@ from oneton.verbs.analyse import Analyse, Picture
 from oneton.verbs.catch_up import CatchUp, Current
 from oneton.verbs.cpu import Cpu
 
+NO_SCORE = Score(0.0)
+
 
 @dataclass(frozen=True)
 class Find:
@@ -38,25 +40,30 @@ class Find:
     calibration: Calibration
 
     async def __call__(
-        self, tenant: TenantId, current: Current, embedding: Embedding, limit: int
+        self,
+        tenant: TenantId,
+        current: Current,
+        embedding: Embedding,
+        limit: int,
+        least: Score = NO_SCORE,
     ) -> list[Candidate]:
-        """The best `limit` candidates, best first."""
+        """The best `limit` candidates whose score is at least `least`, best first."""
         while True:
             with stage("search"):
                 cosines, face_nos = await self.cpu.run_upkeep(
                     partial(current.index.search, embedding[np.newaxis], limit)
                 )
             ranked = [
-                (FaceNo(face_no), Cosine(cosine))
+                (FaceNo(face_no), score)
                 for face_no, cosine in zip(face_nos[0].tolist(), cosines[0].tolist(), strict=True)
-                if face_no >= 0
+                if face_no >= 0 and (score := self.calibration.score(Cosine(cosine))) >= least
             ]
             with stage("ids"):
                 names = await self.faces.ids(tenant, [no for no, _ in ranked]) if ranked else {}
             if len(names) == len(ranked):
                 return [
-                    Candidate(rank, names[face_no], self.calibration.score(cosine))
-                    for rank, (face_no, cosine) in enumerate(ranked, start=1)
+                    Candidate(rank, names[face_no], score)
+                    for rank, (face_no, score) in enumerate(ranked, start=1)
                 ]
             # One was purged after the search: the next best takes its place.
             current = await self.catch_up(tenant, current.gallery.gallery_id)
@@ -71,9 +78,19 @@ class Identify:
     find: Find
 
     async def __call__(
-        self, tenant: TenantId, gallery_id: GalleryId, picture: Picture, *, limit: int = 1
+        self,
+        tenant: TenantId,
+        gallery_id: GalleryId,
+        picture: Picture,
+        *,
+        limit: int = 1,
+        matches_only: bool = False,
     ) -> CandidateList:
         """Search a gallery for the largest face in one picture.
+
+        Args:
+            limit: candidates at most.
+            matches_only: leave out candidates below the threshold.
 
         Raises:
             ProbeError: the picture cannot be used.
@@ -83,8 +100,9 @@ class Identify:
         analysis, current = await side_by_side(
             self.analyse(picture), self.catch_up(tenant, gallery_id)
         )
-        candidates = await self.find(tenant, current, analysis.embedding, limit)
         threshold = current.gallery.threshold
+        least = threshold if matches_only else NO_SCORE
+        candidates = await self.find(tenant, current, analysis.embedding, limit, least)
         return CandidateList(
             match=bool(candidates) and candidates[0].score >= threshold,
             threshold=Score(threshold),
