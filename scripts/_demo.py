@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -49,6 +49,7 @@ TOKEN = "/api/oauth/token"
 SEARCH = "/api/v1/face/one-to-n/search"
 INSERT = "/api/v1/face/one-to-n/insert"
 MATCH = "/api/v1/face/match"
+LEVELS = {True: (3, 4, 5), False: (0, 1, 2)}
 
 _START_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 40.0
@@ -83,11 +84,7 @@ class Caller:
     """A tenant's client."""
 
     def __init__(self, url: str, credentials: Mapping[str, str], *, proxies: bool = True) -> None:
-        """Get a token.
-
-        Args:
-            proxies: those of the environment hold.
-        """
+        """Get a token, by the environment's proxies or past them."""
         self._http = httpx.Client(base_url=url, timeout=60, trust_env=proxies)
         form = {"grant_type": "client_credentials", **credentials}
         reply = self._http.post(TOKEN, data=form).raise_for_status()
@@ -121,58 +118,59 @@ class Story:
         self.steps: list[Step] = []
         self.enrolled: list[Photo] = []
         self._caller, self._cast = caller, cast
-        self._names: dict[str, int] = {}
+        self._places: dict[str, int] = {}
 
     def play(self) -> None:
         """From the empty gallery to refusals."""
         first = self._cast.people[0].photo
-        self._search("an empty gallery", first, None, f"photo of {first.name}")
-        people = self._enroll()
-        known = self._find(people)
-        stranger = self._meet_strangers()
-        self._insert_if_missing(stranger)
+        self._search("an empty gallery", f"photo of {first.name}", first, None)
+        known = self._find(self._enroll())
+        self._insert_if_missing(self._meet_strangers())
         self._erase(*known)
         self._match(known[0])
         self._be_refused(first)
 
-    def _note(self, part: str, asked: str, expected: str, answer: Answer, **more: Any) -> None:
-        said = more.pop("answered", None) or self._said(answer)
-        self.steps.append(Step(part, asked, expected, said, answer.took_ms, **more))
-
     def _said(self, answer: Answer) -> str:
         if answer.status != 200:
-            message = answer.body.get("message") or answer.body.get("error", "")
-            return f"{answer.status} {message}".strip()
+            message = str(answer.body.get("message") or answer.body.get("error", ""))
+            return f"{answer.status} {message.partition(':')[0]}".strip()
+        if "matchLevel" in answer.body:
+            word = "match" if answer.body.get("match") else "no match"
+            return f"{word}, level {answer.body['matchLevel']}"
         if answer.added:
             return f"added, id …{str(answer.face_id)[-8:]}"
-        if answer.face_id is None:
-            return "nobody"
-        place = self._names.get(answer.face_id)
-        return f"{self.enrolled[place].name if place is not None else answer.face_id}, match"
+        found = self._known(answer)
+        return f"{found.name if found else answer.face_id}, match" if answer.found else "nobody"
+
+    def _known(self, answer: Answer) -> Photo | None:
+        """The photo enrolled here of the id that is answered."""
+        place = self._places.get(answer.face_id or "")
+        return None if place is None else self.enrolled[place]
+
+    def _remember(self, answer: Answer, photo: Photo) -> None:
+        self._places[str(answer.face_id)] = len(self.enrolled)
+        self.enrolled.append(photo)
+
+    def _note(self, part: str, asked: str, status: int, answer: Answer) -> None:
+        """A step whose answer is its status."""
+        right = answer.status == status
+        said = self._said(answer)
+        self.steps.append(Step(part, asked, str(status), said, answer.took_ms, right))
 
     def _search(
-        self,
-        part: str,
-        probe: Photo,
-        face_id: str | None,
-        asked: str,
-        kind: Kind = "exact",
+        self, part: str, asked: str, probe: Photo, face_id: str | None, kind: Kind = "exact"
     ) -> bool:
-        """Search for one of this id, or for nobody; whether it was answered right."""
-        answer = self._caller.search(probe)
+        """Search for one of this id, or for nobody; whether it was answered so."""
+        answer, count = self._caller.search(probe), len(self.enrolled)
         right = answer.status == 200 and answer.face_id == face_id
         right = right and answer.found == (face_id is not None)
-        place = self._names.get(answer.face_id or "")
-        self._note(
-            part,
-            asked,
-            "nobody" if face_id is None else f"{self.enrolled[self._names[face_id]].name}, match",
-            answer,
-            right=right,
-            kind=kind,
-            probe=probe,
-            beside=None if place is None else self.enrolled[place],
-            enrolled=len(self.enrolled),
+        # A photo of one's own without a face finds nobody either.
+        faceless = self._said(answer) == "400 FACE_NOT_FOUND" and self._cast.accepted_rate > 0
+        accepted = right or (faceless and face_id is None)
+        expected = f"{probe.name}, match" if face_id else "nobody"
+        said, beside = self._said(answer), self._known(answer)
+        self.steps.append(
+            Step(part, asked, expected, said, answer.took_ms, accepted, kind, probe, beside, count)
         )
         return right
 
@@ -182,9 +180,11 @@ class Story:
         for person in self._cast.people:
             photo = person.photo
             answer = self._caller.ask("POST", INSERT, {"idPhoto": as_base64(photo.data)})
-            right = answer.added and answer.face_id not in self._names
-            asked = f"insert {photo.name}"
-            self._note("enroll", asked, "a new id", answer, right=right, kind="mated", probe=photo)
+            right = answer.added and self._known(answer) is None
+            asked, said = f"insert {photo.name}", self._said(answer)
+            self.steps.append(
+                Step("enroll", asked, "a new id", said, answer.took_ms, right, "enrolment", photo)
+            )
             if right:
                 self._remember(answer, photo)
                 taken.append((person, str(answer.face_id)))
@@ -192,92 +192,74 @@ class Story:
             raise ValueError("the server took nobody's photo: " + self.steps[-1].answered)
         return taken
 
-    def _remember(self, answer: Answer, photo: Photo) -> None:
-        self._names[str(answer.face_id)] = len(self.enrolled)
-        self.enrolled.append(photo)
-
     def _find(self, people: Sequence[tuple[Person, str]]) -> tuple[Person, str]:
         """One whom all searches found; if there is none, the first."""
-        known = None
+        known = []
         for person, face_id in people:
             found = [
-                self._search("find again", other, face_id, f"photo {no} of {other.name}", "mated")
+                self._search("find again", f"photo {no} of {other.name}", other, face_id, "mated")
                 for no, other in enumerate(person.others, 2)
             ]
-            known = known or ((person, face_id) if all(found) else None)
-        return known or people[0]
+            if all(found):
+                known.append((person, face_id))
+        return (known or people)[0]
 
     def _meet_strangers(self) -> Photo:
         """One whom no search found; if there is none, the first."""
         unknown = [
             stranger
             for stranger in self._cast.strangers
-            if self._search("strangers", stranger, None, f"photo of {stranger.name}", "stranger")
+            if self._search("strangers", f"photo of {stranger.name}", stranger, None, "stranger")
         ]
         return (unknown or self._cast.strangers)[0]
 
     def _insert_if_missing(self, stranger: Photo) -> None:
-        part, shown = "insert if missing", len(self.enrolled)
-        answer = self._caller.search(stranger, insert=True)
-        right = answer.added and answer.face_id not in self._names
-        asked = f"photo of {stranger.name}"
-        self._note(part, asked, "a new id", answer, right=right, probe=stranger, enrolled=shown)
-        if right:
-            self._remember(answer, stranger)
-        again = varied(stranger)[0]
+        part, name, again = "insert if missing", stranger.name, varied(stranger)[0]
+        first = self._caller.search(stranger, insert=True)
+        right, said, beside = first.added, self._said(first), self._known(first)
+        step = Step(part, f"photo of {name}", "a new id", said, first.took_ms, right)
+        self.steps.append(replace(step, probe=stranger, beside=beside, enrolled=len(self.enrolled)))
+        if first.added:
+            self._remember(first, stranger)
         second = self._caller.search(again, insert=True)
-        right = second.found and second.face_id == answer.face_id
-        asked, expected = f"another of {stranger.name}", f"{stranger.name}, match"
-        self._note(part, asked, expected, second, right=right, probe=again, beside=stranger)
+        right = second.found and second.face_id == first.face_id
+        said, beside = self._said(second), self._known(second)
+        step = Step(part, f"another of {name}", f"{name}, match", said, second.took_ms, right)
+        self.steps.append(replace(step, probe=again, beside=beside, enrolled=len(self.enrolled)))
 
     def _erase(self, person: Person, face_id: str) -> None:
         part, name = "erase", person.photo.name
         for asked in (f"delete {name}'s photo", "delete it again"):
-            answer = self._caller.ask("DELETE", f"{SEARCH}/{face_id}")
-            self._note(part, asked, "204", answer, right=answer.status == 204)
-        self._search(part, person.others[0], face_id, f"photo 2 of {name}, afterwards")
-        answer = self._caller.ask("DELETE", f"{SEARCH}/{uuid4()}")
-        self._note(part, "delete an unknown id", "404", answer, right=answer.status == 404)
+            self._note(part, asked, 204, self._caller.ask("DELETE", f"{SEARCH}/{face_id}"))
+        self._search(part, f"photo 2 of {name} again", person.others[0], face_id)
+        unknown = self._caller.ask("DELETE", f"{SEARCH}/{uuid4()}")
+        self._note(part, "delete an unknown id", 404, unknown)
 
     def _match(self, known: Person) -> None:
-        other = next(each.photo for each in self._cast.people if each is not known)
+        photo, stranger = known.photo, self._cast.strangers[0]
+        other = next((each for each in self.enrolled if each.name != photo.name), stranger)
         for beside, match in ((known.others[0], True), (other, False)):
-            pictures = {"sourceImage": known.photo.data, "targetImage": beside.data}
+            pictures = {"sourceImage": photo.data, "targetImage": beside.data}
             body = {name: as_base64(data) for name, data in pictures.items()}
             answer = self._caller.ask("POST", MATCH, body)
-            level = answer.body.get("matchLevel", -1)
-            right = answer.body.get("match") is match and (level >= 3) is match
-            self._note(
-                "1:1 match",
-                f"{known.photo.name} and {'another photo' if match else beside.name}",
-                "match, level 3 to 5" if match else "no match, level 0 to 2",
-                answer,
-                answered=_said_match(answer),
-                right=answer.status == 200 and right,
-                probe=known.photo,
-                beside=beside,
-            )
+            level, said = answer.body.get("matchLevel", -1), self._said(answer)
+            right = answer.body.get("match") is match and level in LEVELS[match]
+            asked = f"{photo.name} and {'another photo' if match else beside.name}"
+            expected = "match, level 3 to 5" if match else "no match, level 0 to 2"
+            step = Step("1:1 match", asked, expected, said, answer.took_ms, right)
+            self.steps.append(replace(step, probe=photo, beside=beside))
 
     def _be_refused(self, photo: Photo) -> None:
-        no_face = Photo("a plain grey picture", _grey())
-        for asked, body, status, token in (
-            ("a wrong token", as_base64(photo.data), 401, "wrong"),
-            ("a text, not a picture", as_base64(b"no picture at all"), 415, ""),
-            ("a picture of 6 MB", as_base64(photo.data.ljust(6_000_000, b"\0")), 413, ""),
-            ("a picture without a face", as_base64(no_face.data), 400, ""),
-            ("no picture", "", 400, ""),
+        picture = as_base64(photo.data)
+        for asked, status, body, token in (
+            ("a wrong token", 401, picture, "wrong"),
+            ("a text, not a picture", 415, as_base64(b"no picture at all"), ""),
+            ("a picture of 6 MB", 413, as_base64(photo.data.ljust(6_000_000, b"\0")), ""),
+            ("a picture without a face", 400, as_base64(_grey()), ""),
+            ("no picture", 400, "", ""),
         ):
             answer = self._caller.ask("POST", SEARCH, {"idPhoto": body}, token)
-            probe = no_face if "without" in asked else None
-            right = answer.status == status
-            self._note("refusals", asked, str(status), answer, right=right, probe=probe)
-
-
-def _said_match(answer: Answer) -> str:
-    if answer.status != 200:
-        return f"{answer.status} {answer.body.get('message', '')}"
-    word = "match" if answer.body.get("match") else "no match"
-    return f"{word}, level {answer.body.get('matchLevel')}"
+            self._note("refusals", asked, status, answer)
 
 
 def _grey() -> bytes:
@@ -288,12 +270,12 @@ class Server:
     """`oneton serve` of our own, in a folder of its own; stopped on leaving unless kept."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self.folder, self.log = folder, folder / "serve.log"
         host = os.environ.get("ONETON_HOST", "") or "127.0.0.1"
         with socket.socket() as free:
             free.bind((host, 0))
             port = free.getsockname()[1]
+        folder.mkdir()
+        self.folder, self.log = folder, folder / "serve.log"
         self.url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
         self._environ = {
             **os.environ,
@@ -386,18 +368,25 @@ def model_pack() -> str:
 
 def make_sight(root: Path) -> Sight:
     """The model pack at work here too, its files under `root`."""
-    assemble_buffalo_sc(root)
-    files = open_pack(model_pack(), root)
+    name = model_pack()
+    if name == DEFAULT_PACK:
+        assemble_buffalo_sc(root)
+    files = open_pack(name, root)
     return Sight(Analyser(files), load_calibration(file_sha256(files.recogniser)))
 
 
-def tell(story: Story, cast: Cast, server: str, page: Path, root: Path) -> bool:
-    """Print the table, write the page; whether all is good."""
+def play(caller: Caller, cast: Cast, server: str, page: Path, root: Path) -> bool:
+    """Play, print the table, write the page; whether all is good."""
+    story = Story(caller, cast)
+    try:
+        story.play()
+    finally:
+        print_table(story.steps)
     outcome = judge(story.steps, cast.accepted_rate)
-    print_table(story.steps)
     print(outcome)
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(make_page(story.steps, story.enrolled, make_sight(root), outcome, server))
+    text = make_page(story.steps, story.enrolled, make_sight(root), outcome, server)
+    page.write_text(text, encoding="utf-8")
     print(f"page     {page}", flush=True)
     return outcome.good
 
@@ -411,6 +400,8 @@ def print_curl_lines(server: Server, credentials: Mapping[str, str], cast: Cast)
     other.write_bytes(person.others[0].data)
     fields = {"grant_type": "client_credentials", **credentials}
     form = " ".join(f"-d {name}={shlex.quote(value)}" for name, value in fields.items())
+    photo = shlex.quote(f"@{body}")
+    photos = f"-F sourceImage={shlex.quote(f'@{one}')} -F targetImage={shlex.quote(f'@{other}')}"
     token = r"""sed 's/.*"access_token":"\([^"]*\)".*/\1/'"""
     header = '-H "Authorization: Bearer $TOKEN"'
     print(
@@ -418,8 +409,8 @@ def print_curl_lines(server: Server, credentials: Mapping[str, str], cast: Cast)
         f"process  {server.process.pid}; stop it with: kill {server.process.pid}\n"
         f"folder   {server.folder}  (photos, credentials, serve.log; delete it afterwards)\n"
         f"\nTOKEN=$(curl -sS {form} {server.url}{TOKEN} | {token})"
-        f"\ncurl -sS {header} -H 'Content-Type: application/json' -d @{body} {server.url}{SEARCH}"
-        f"\ncurl -sS {header} -F sourceImage=@{one} -F targetImage=@{other} {server.url}{MATCH}",
+        f"\ncurl -sS {header} -H 'Content-Type: application/json' -d {photo} {server.url}{SEARCH}"
+        f"\ncurl -sS {header} {photos} {server.url}{MATCH}",
         flush=True,
     )
 
@@ -431,9 +422,8 @@ def play_on_own_server(asked: argparse.Namespace, cast: Cast, work: Path, page: 
     try:
         print(f"starting a server at {server.url}", file=sys.stderr)
         credentials = server.credentials()
-        story = Story(Caller(server.url, credentials, proxies=False), cast)
-        story.play()
-        good = tell(story, cast, server.url, page, work / "models")
+        caller = Caller(server.url, credentials, proxies=False)
+        good = play(caller, cast, server.url, page, work / "models")
         if asked.keep:
             print_curl_lines(server, credentials, cast)
             kept = True
@@ -469,6 +459,8 @@ def read_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, Cast]:
         parser.error("--keep is for a server that is started here, not for --url")
     if asked.page and asked.page.is_dir():
         parser.error(f"--page {asked.page} is a folder")
+    if asked.limit < 3:
+        parser.error("--limit is 3 or more: two people and a stranger")
     if asked.photos is None:
         return asked, cast_of_packages()
     try:
@@ -488,9 +480,8 @@ def main(arguments: Sequence[str]) -> int:
         if not asked.url:
             return 0 if play_on_own_server(asked, cast, work, page) else 1
         credentials = {"client_id": asked.client_id, "client_secret": asked.client_secret}
-        story = Story(Caller(asked.url, credentials), cast)
-        story.play()
-        return 0 if tell(story, cast, asked.url, page, work / "models") else 1
+        caller = Caller(asked.url, credentials)
+        return 0 if play(caller, cast, asked.url, page, work / "models") else 1
     except (httpx.HTTPError, OnetonError, OSError, ValueError) as error:
         print(f"scripts/demo: {error}", file=sys.stderr)
         return 1

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
 import rich_click as click
@@ -22,8 +22,10 @@ from oneton.domain.errors import (
     UnavailableError,
 )
 from oneton.domain.model import Tenant
-from oneton.records.tenants import Tenants
 from oneton.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from oneton.records.tenants import Tenants
 
 T = TypeVar("T")
 

@@ -12,8 +12,6 @@ import msgspec
 import rich_click as click
 from rich.table import Table
 
-from oneton.app import connect_database, examine_database, find_pack, load_pack_calibration
-from oneton.app import make_image_store as make_images
 from oneton.cli.common import (
     EXIT_NEGATIVE,
     as_json,
@@ -92,6 +90,8 @@ async def _folders(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _models(settings: Settings) -> Finding:
+    from oneton.parts import find_pack, load_pack_calibration
+
     try:
         pack = await anyio.to_thread.run_sync(find_pack, settings)
         load_pack_calibration(pack)
@@ -102,6 +102,8 @@ async def _models(settings: Settings) -> Finding:
 
 
 async def _database(settings: Settings) -> Finding:
+    from oneton.parts import connect_database, examine_database
+
     try:
         async with connect_database(settings) as database:
             found = await examine_database(database)
@@ -127,7 +129,9 @@ async def _database(settings: Settings) -> Finding:
 
 
 async def _images(settings: Settings) -> Finding:
-    store = make_images(settings)
+    from oneton.parts import make_image_store
+
+    store = make_image_store(settings)
     try:
         await store.check()
     except OnetonError as error:

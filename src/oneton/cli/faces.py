@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import rich_click as click
 from rich.table import Table
 
-from oneton.app import make_purge, make_sweep, open_parts, open_verbs
 from oneton.cli.common import (
     EXIT_NEGATIVE,
     as_json,
@@ -22,8 +22,9 @@ from oneton.cli.common import (
 )
 from oneton.domain.model import DEFAULT_GALLERY, CandidateList, FaceId, GalleryId
 from oneton.settings import Settings
-from oneton.verbs.analyse import Picture
-from oneton.verbs.sweep import SweepReport
+
+if TYPE_CHECKING:
+    from oneton.verbs.sweep import SweepReport
 
 of_gallery = click.option(
     "--gallery", default=str(DEFAULT_GALLERY), show_default=True, help="The gallery's name."
@@ -48,6 +49,10 @@ def search(
     as_json: bool,
 ) -> None:
     """Search a gallery for the largest face in a picture. Exit 0 on a match, 1 on none."""
+    from oneton.app import open_verbs
+    from oneton.parts import open_parts
+    from oneton.verbs.analyse import Picture
+
     picture = Picture(image.read_bytes(), rotate=rotate)
 
     async def work(settings: Settings) -> CandidateList:
@@ -85,6 +90,7 @@ def _print_candidates(found: CandidateList) -> None:
 @as_json
 def purge(face_id: UUID, tenant_name: str | None, as_json: bool) -> None:
     """Remove a face record for good: image, templates and id."""
+    from oneton.parts import make_purge, open_parts
 
     async def work(settings: Settings) -> None:
         async with open_parts(settings) as parts:
@@ -110,6 +116,7 @@ def purge(face_id: UUID, tenant_name: str | None, as_json: bool) -> None:
 @as_json
 def sweep(older_than_s: float | None, dry_run: bool, as_json: bool) -> None:
     """Delete objects that no row names; report rows whose object is missing (exit 1)."""
+    from oneton.parts import make_sweep, open_parts
 
     async def work(settings: Settings) -> SweepReport:
         async with open_parts(settings) as parts:

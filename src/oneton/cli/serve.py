@@ -2,41 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import os
-import signal
-import socket
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-
-import anyio.to_thread
 import rich_click as click
-import structlog
-import uvicorn
-import uvloop
 
-from oneton.app import (
-    Parts,
-    make_app,
-    make_key_maker,
-    make_tenant_maker,
-    open_parts,
-    open_verbs,
-    sweep_forever,
-)
 from oneton.cli.common import example, fail, settings_or_exit
 from oneton.cli.logs import configure_logs
-from oneton.cli.wire import Wire
-from oneton.domain.errors import OnetonError, SettingError
-from oneton.domain.model import Permission
-from oneton.settings import Settings
-
-log = structlog.get_logger()
-
-DEMO_TENANT = "demo"
+from oneton.domain.errors import OnetonError
 
 
 @click.command(epilog=example("ONETON_PORT=9000 oneton serve"))
@@ -49,138 +19,9 @@ def serve() -> None:
     """
     settings = settings_or_exit()
     configure_logs(settings)
+    from oneton.cli.serving import serve_until_stopped
+
     try:
-        listener = _bind(settings)
-        _check_folders(settings)
-        uvloop.run(_serve(settings, listener))
+        serve_until_stopped(settings)
     except OnetonError as error:
         fail(error)
-    except asyncio.CancelledError:
-        sys.exit(0)
-
-
-def _bind(settings: Settings) -> socket.socket:
-    """Take the address first, so that a wrong one costs nothing."""
-    try:
-        found = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, protocol, _, address = found[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise SettingError(
-            f"cannot listen on ONETON_HOST={settings.host} ONETON_PORT={settings.port}: {error}"
-        ) from error
-    listener.set_inheritable(False)
-    return listener
-
-
-def _check_folders(settings: Settings) -> None:
-    for name, folder in (
-        ("ONETON_DATA_DIR", settings.data_dir),
-        ("ONETON_INDEX_DIR", settings.index_dir),
-    ):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SettingError(f"{name}={folder}: {error.strerror}") from error
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise SettingError(f"{name}={folder}: not writable")
-
-
-class _Server(uvicorn.Server):
-    """Leaves the signals to `_serve`, which also has to end a start that is under way."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def _serve(settings: Settings, listener: socket.socket) -> None:
-    stopping = _Stopping()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.stop, number)
-    async with open_parts(settings) as parts, open_verbs(settings, parts) as verbs:
-        demo = await _demo_credentials(settings, parts) if settings.database_url is None else None
-        config = uvicorn.Config(
-            make_app(verbs),
-            http=Wire,
-            loop="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=True,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=settings.shutdown_timeout_s,
-        )
-        server = _Server(config)
-        stopping.server = server
-        sweeping = asyncio.create_task(sweep_forever(verbs, settings))
-        try:
-            _greet(listener, demo)
-            await server.serve(sockets=[listener])
-        finally:
-            sweeping.cancel()
-            await asyncio.gather(sweeping, return_exceptions=True)
-    log.info("stopped")
-
-
-class _Stopping:
-    """Before the server runs, a signal cancels the start; afterwards it drains."""
-
-    def __init__(self) -> None:
-        self.server: _Server | None = None
-        self._task = asyncio.current_task()
-
-    def stop(self, number: int) -> None:
-        log.info("stopping", signal=signal.Signals(number).name)
-        if self.server is None:
-            assert self._task is not None
-            self._task.cancel()
-        else:
-            self.server.handle_exit(number, None)
-
-
-async def _demo_credentials(settings: Settings, parts: Parts) -> dict[str, str] | None:
-    """Make the demo tenant at the first start; later starts read its credentials back."""
-    kept = settings.data_dir / "demo-credentials.json"
-    tenants = await parts.tenants.list()
-    if not any(each.name == DEMO_TENANT for each in tenants):
-        if tenants:
-            return None
-        create = await make_tenant_maker(settings, parts)
-        demo = await create(DEMO_TENANT)
-        key, secret = await make_key_maker(parts)(
-            demo.tenant_id,
-            label="made at the first start",
-            permissions=[each for each in Permission if each is not Permission.PURGE],
-        )
-        credentials = {"client_id": str(key.key_id), "client_secret": secret}
-        await anyio.to_thread.run_sync(_write_private, kept, json.dumps(credentials))
-    try:
-        read: dict[str, str] = json.loads(await anyio.to_thread.run_sync(kept.read_text))
-    except (OSError, ValueError):
-        return None
-    return read
-
-
-def _write_private(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-
-
-def _greet(listener: socket.socket, demo: dict[str, str] | None) -> None:
-    host, port = listener.getsockname()[:2]
-    lines = [f"oneton listens on http://{host}:{port}  (API page: /schema)"]
-    if demo is not None:
-        lines += [
-            f"demo tenant     {DEMO_TENANT}",
-            f"client_id       {demo['client_id']}",
-            f"client_secret   {demo['client_secret']}",
-        ]
-    print("\n".join(lines), flush=True)

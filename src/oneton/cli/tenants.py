@@ -7,7 +7,6 @@ from uuid import UUID
 import rich_click as click
 from rich.table import Table
 
-from oneton.app import make_key_maker, make_tenant_maker, open_parts
 from oneton.cli.common import (
     as_json,
     chosen_tenant,
@@ -17,9 +16,8 @@ from oneton.cli.common import (
     stdout,
     write_json,
 )
-from oneton.domain.model import Key, Permission, Score, Tenant
+from oneton.domain.model import DEFAULT_THRESHOLD, Key, Permission, Score, Tenant
 from oneton.settings import Settings
-from oneton.verbs.create_tenant import DEFAULT_THRESHOLD
 
 
 @click.group()
@@ -32,13 +30,14 @@ def tenant() -> None:
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 100),
-    default=float(DEFAULT_THRESHOLD),
+    default=DEFAULT_THRESHOLD,
     show_default=True,
     help="Score from which a 1:N search says match.",
 )
 @as_json
 def create_tenant(name: str, threshold: float, as_json: bool) -> None:
     """Create a tenant and its default gallery."""
+    from oneton.parts import make_tenant_maker, open_parts
 
     async def work(settings: Settings) -> Tenant:
         async with open_parts(settings) as parts:
@@ -56,6 +55,7 @@ def create_tenant(name: str, threshold: float, as_json: bool) -> None:
 @as_json
 def list_tenants(as_json: bool) -> None:
     """List all tenants, oldest first."""
+    from oneton.parts import open_parts
 
     async def work(settings: Settings) -> list[Tenant]:
         async with open_parts(settings) as parts:
@@ -95,6 +95,7 @@ def create_key(
     tenant_name: str | None, label: str, allowed: tuple[str, ...], as_json: bool
 ) -> None:
     """Create a key. Its secret is shown now and never again."""
+    from oneton.parts import make_key_maker, open_parts
 
     async def work(settings: Settings) -> tuple[Key, str]:
         async with open_parts(settings) as parts:
@@ -118,6 +119,7 @@ def create_key(
 @as_json
 def list_keys(tenant_name: str | None, as_json: bool) -> None:
     """List a tenant's keys, oldest first."""
+    from oneton.parts import open_parts
 
     async def work(settings: Settings) -> list[Key]:
         async with open_parts(settings) as parts:
@@ -147,6 +149,7 @@ def list_keys(tenant_name: str | None, as_json: bool) -> None:
 @as_json
 def revoke_key(client_id: UUID, tenant_name: str | None, as_json: bool) -> None:
     """Revoke a key; its tokens end at once."""
+    from oneton.parts import open_parts
 
     async def work(settings: Settings) -> None:
         async with open_parts(settings) as parts:

@@ -24,6 +24,8 @@ Embedding = NDArray[np.float32]
 """(D,) of unit L2 norm."""
 
 DEFAULT_GALLERY = GalleryId("default")
+DEFAULT_THRESHOLD = Score(50.0)
+"""Match level 4, FMR 1e-5: one step above the 1:1 default, for 1:N multiplies false matches."""
 
 
 class Permission(StrEnum):

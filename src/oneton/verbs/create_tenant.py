@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oneton.domain.model import DEFAULT_GALLERY, Score, Tenant
+from oneton.domain.model import DEFAULT_GALLERY, DEFAULT_THRESHOLD, Score, Tenant
 from oneton.records.tenants import Tenants
-
-DEFAULT_THRESHOLD = Score(50.0)
-"""Match level 4, FMR 1e-5: one step above the 1:1 default, for 1:N multiplies false matches."""
 
 
 @dataclass(frozen=True)
