@@ -351,9 +351,10 @@ class Server:
             raise ValueError(f"the server stopped with exit code {code}")
 
     def tail(self) -> str:
-        """The last lines of its log."""
-        lines = self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
-        return "\n".join([f"the end of {self.log.name}:", *lines])
+        """The last lines of its log, without the secret that it greets with."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        shown = [line for line in lines if not line.startswith("client_secret")]
+        return "\n".join([f"the end of {self.log.name}:", *shown[-_LOG_TAIL_LINES:]])
 
 
 def model_pack() -> str:

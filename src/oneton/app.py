@@ -19,6 +19,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin, YamlRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
 from litestar.static_files import create_static_files_router
 
 from oneton import __version__
@@ -181,5 +182,10 @@ def _openapi_config() -> OpenAPIConfig:
         version=__version__,
         path="/schema",
         use_handler_docstrings=True,
+        components=Components(
+            security_schemes={
+                "token": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")
+            }
+        ),
         render_plugins=[page, JsonRenderPlugin(), YamlRenderPlugin()],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oneton.domain import errors
-from oneton.edge.uqudo import ERRORS, REASONS
+from oneton.edge.uqudo.refusals import ERRORS, REASONS
 
 
 def every_error(kind: type[errors.OnetonError]) -> list[type[errors.OnetonError]]:

@@ -1,0 +1,308 @@
+"""Whole requests against the bare model, in one run; writes docs/bench/http.md.
+
+The bare model is the detector and the recogniser called alone, on pixels decoded beforehand, with
+as many callers at once. Rounds of everything alternate, so that a busy moment of the machine meets
+all; the figures are medians over rounds. What is not the model is a ratio within this run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import http.client
+import json
+import os
+import platform
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import asyncpg
+import msgspec
+import numpy as np
+import onnxruntime as ort
+from _photos import package_people, variations
+from insightface.model_zoo.scrfd import SCRFD
+from uuid_utils.compat import uuid7
+
+from oneton.biometrics.align import align
+from oneton.biometrics.decode import decode
+from oneton.biometrics.detect import Detector
+from oneton.biometrics.embed import Embedder
+from oneton.biometrics.onnx_network import Callers
+from oneton.biometrics.packs import PackFiles, assemble_buffalo_sc, open_pack
+from oneton.records.embedded import EmbeddedPostgres
+from oneton.records.templates import encode_template
+
+SIZES = (1_000, 10_000, 100_000)
+CALLERS = (1, 4)
+SEARCH = "/api/v1/face/one-to-n/search"
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """One round: the middle time of a call, and calls a second of all callers together."""
+
+    took_ms: float
+    per_s: float
+
+
+def measured(work: Callable[[int], object], callers: int, count: int) -> Figure:
+    """Run `work(n)` for n below `count`, shared out over so many callers."""
+    took: list[float] = []
+    numbers = iter(range(count))
+    lock = threading.Lock()
+
+    def call() -> None:
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            started_s = time.perf_counter()
+            work(number)
+            took.append((time.perf_counter() - started_s) * 1000)
+
+    started_s = time.perf_counter()
+    with ThreadPoolExecutor(callers) as pool:
+        for each in [pool.submit(call) for _ in range(callers)]:
+            each.result()
+    return Figure(statistics.median(took), count / (time.perf_counter() - started_s))
+
+
+class BareModel:
+    """Detector and recogniser, called as `Analyser` calls them, and nothing else."""
+
+    def __init__(self, pack: PackFiles, photos: Sequence[bytes]) -> None:
+        self._callers = Callers()
+        self._detector = Detector(pack.detector, self._callers)
+        self._embedder = Embedder.load(pack.recogniser, self._callers)
+        self._at_once = threading.Semaphore(os.cpu_count() or 1)
+        self.pixels = [decode(p, limit_bytes=10**8, limit_pixels=10**8).pixels for p in photos]
+        self.chips = [align(p, self._detector.detect(p)[0].landmarks) for p in self.pixels]
+
+    def __call__(self, number: int) -> None:
+        number %= len(self.pixels)
+        with self._at_once, self._callers:
+            self._detector.detect(self.pixels[number])
+            self._embedder.embed(self.chips[number])
+
+
+class StockModel:
+    """The pack's files as they come: sessions of ONNX Runtime's and InsightFace's defaults."""
+
+    def __init__(self, pack: PackFiles, bare: BareModel) -> None:
+        self._scrfd = SCRFD(str(pack.detector))
+        self._scrfd.prepare(0, input_size=(256, 256))
+        self._recogniser = ort.InferenceSession(str(pack.recogniser))
+        self._input = self._recogniser.get_inputs()[0].name
+        self._bare = bare
+
+    def __call__(self, number: int) -> None:
+        number %= len(self._bare.pixels)
+        self._scrfd.detect(self._bare.pixels[number])
+        chip = self._bare.chips[number][:, :, ::-1].transpose(2, 0, 1)[None].astype(np.float32)
+        self._recogniser.run(None, {self._input: (chip - 127.5) / 127.5})
+
+
+class Api:
+    """Searches over kept-alive connections, one a thread."""
+
+    def __init__(self, port: int, token: str, photos: Sequence[bytes]) -> None:
+        self._port = port
+        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        self._bodies = [json.dumps({"idPhoto": b64encode(p).decode()}).encode() for p in photos]
+        self._local = threading.local()
+
+    def __call__(self, number: int) -> None:
+        if not hasattr(self._local, "connection"):
+            self._local.connection = http.client.HTTPConnection("127.0.0.1", self._port)
+        body = self._bodies[number % len(self._bodies)]
+        self._local.connection.request("POST", SEARCH, body, self._headers)
+        reply = self._local.connection.getresponse()
+        reply.read()
+        if reply.status != 200:
+            raise RuntimeError(f"the server answered {reply.status}")
+
+
+@contextmanager
+def running_server(folder: Path) -> Any:
+    """`oneton serve` in a folder of its own; yields its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("ONETON_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "oneton", "serve"],
+        cwd=folder,
+        env={**environ, "ONETON_PORT": str(port)},
+        stdout=subprocess.DEVNULL,
+        stderr=(folder / "serve.log").open("w"),
+    )
+    try:
+        for _ in range(300):
+            try:
+                with urlopen(f"http://127.0.0.1:{port}/readyz"):
+                    break
+            except OSError:
+                time.sleep(0.1)
+        yield port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def token_of(folder: Path, port: int, tenant: str) -> str:
+    """A token of a new tenant."""
+    oneton = [sys.executable, "-m", "oneton"]
+    subprocess.run([*oneton, "tenant", "create", tenant], cwd=folder, check=True, stdout=-3)
+    made = json.loads(
+        subprocess.run(
+            [*oneton, "key", "create", "--tenant", tenant, "--json"],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+        ).stdout
+    )
+    form = f"grant_type=client_credentials&client_id={made['client_id']}"
+    form += f"&client_secret={made['client_secret']}"
+    with urlopen(Request(f"http://127.0.0.1:{port}/api/oauth/token", form.encode())) as reply:
+        return str(json.load(reply)["access_token"])
+
+
+async def fill(folder: Path, tenant: str, count: int) -> None:
+    """Put so many random templates in a tenant's gallery, by COPY."""
+    server = EmbeddedPostgres(folder / ".oneton" / "postgres")
+    connection = await asyncpg.connect(server.owner_dsn)
+    gallery = await connection.fetchrow(
+        "select gallery.* from gallery join tenant using (tenant_id) where name = $1", tenant
+    )
+    assert gallery is not None
+    rng = np.random.default_rng(count)
+    owner, number = gallery["tenant_id"], gallery["gallery_no"]
+    faces = [(owner, number, head, uuid7(), "image/jpeg") for head in range(1, count + 1)]
+    columns = ["tenant_id", "gallery_no", "added_at_head", "face_id", "image_content_type"]
+    await connection.copy_records_to_table("face", records=faces, columns=columns)
+    face_nos = await connection.fetch("select face_no from face where gallery_no = $1", number)
+    rows = rng.normal(size=(count, 512)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    await connection.copy_records_to_table(
+        "template",
+        records=[
+            (gallery["model_pack_no"], face_no["face_no"], owner, encode_template(row))
+            for face_no, row in zip(face_nos, rows, strict=True)
+        ],
+        columns=["model_pack_no", "face_no", "tenant_id", "embedding"],
+    )
+    await connection.execute("update gallery set head = $2 where gallery_no = $1", number, count)
+    await connection.close()
+
+
+def find_photos(folder: Path | None, count: int) -> list[bytes]:
+    """Small photos: of a folder, else variations of those that packages carry."""
+    if folder is not None:
+        paths = sorted(folder.rglob("*.jpg"))
+        return [path.read_bytes() for path in paths[:: max(1, len(paths) // count)][:count]]
+    people = list(package_people().values())
+    return [
+        photo
+        for seed, one in enumerate(islice(cycle(people), count // 4))
+        for photo in variations(one, 4, seed)
+    ]
+
+
+Rounds = dict[tuple[str, int], list[Figure]]
+
+
+def run_rounds(jobs: dict[str, Callable[[int], object]], rounds: int, count: int) -> Rounds:
+    """Alternate all jobs at all numbers of callers."""
+    figures: Rounds = {}
+    for each in jobs.values():
+        measured(each, 2, 20)
+    for number in range(rounds):
+        for callers in CALLERS:
+            for name, each in jobs.items():
+                figure = measured(each, callers, count)
+                figures.setdefault((name, callers), []).append(figure)
+        print(f"round {number + 1} of {rounds} done", file=sys.stderr)
+    return figures
+
+
+def table(figures: Rounds, sizes: Sequence[int]) -> list[str]:
+    """Markdown rows: times, rates, and what is not the model as a share of the model."""
+    lines = [
+        "| callers | what | ms a call, median | calls a second | more than the bare model |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for callers in CALLERS:
+        bare_s = _share(figures, "bare model", callers)
+        for name in ("bare model", "stock model", *(f"search of {size:,}" for size in sizes)):
+            rounds = figures[name, callers]
+            took = statistics.median(each.took_ms for each in rounds)
+            rate = statistics.median(each.per_s for each in rounds)
+            more = _share(figures, name, callers) / bare_s - 1
+            shown = "" if name == "bare model" else f"{more:+.0%}"
+            lines.append(f"| {callers} | {name} | {took:.1f} | {rate:.0f} | {shown} |")
+    return lines
+
+
+def _share(figures: Rounds, name: str, callers: int) -> float:
+    """Seconds of the machine that one call takes: with several callers, one over the rate."""
+    return 1 / statistics.median(each.per_s for each in figures[name, callers])
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--count", type=int, default=150, help="calls of each kind in a round")
+    parser.add_argument("--photos", type=Path, help="folder of small photos, such as LFW's")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--out", type=Path, default=Path("docs/bench/http.md"))
+    asked = parser.parse_args()
+    photos = find_photos(asked.photos, 100)
+    with tempfile.TemporaryDirectory() as name, running_server(Path(name)) as port:
+        folder = Path(name)
+        jobs: dict[str, Callable[[int], object]] = {}
+        assemble_buffalo_sc(folder)
+        bare = BareModel(open_pack("buffalo_sc", folder), photos)
+        jobs["bare model"] = bare
+        jobs["stock model"] = StockModel(open_pack("buffalo_sc", folder), bare)
+        for size in asked.sizes:
+            token = token_of(folder, port, f"t{size}")
+            asyncio.run(fill(folder, f"t{size}", size))
+            jobs[f"search of {size:,}"] = Api(port, token, photos)
+        figures = run_rounds(jobs, asked.rounds, asked.count)
+    lines = [
+        "# Whole requests against the bare model",
+        "",
+        f"`scripts/bench http`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores"
+        f" ({platform.machine()}), {asked.rounds} rounds of {asked.count} calls each, medians;"
+        f" photos of {np.median([len(photo) for photo in photos]) / 1000:.0f} kB.",
+        "",
+        *table(figures, asked.sizes),
+        "",
+        "The bare model is our detector and recogniser called alone on decoded pixels; the stock",
+        "model is the pack's files in sessions with default options. The last column compares the",
+        "time of the machine that a call takes, which is one over the calls a second.",
+    ]
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    asked.out.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
