@@ -13,10 +13,7 @@ import http.client
 import json
 import os
 import platform
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -24,17 +21,15 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
-from urllib.request import Request, urlopen
 
 import asyncpg
 import msgspec
 import numpy as np
 import onnxruntime as ort
+from _bench import running_server, token_of
 from _photos import package_people, variations
 from insightface.model_zoo.scrfd import SCRFD
 from uuid_utils.compat import uuid7
@@ -136,51 +131,6 @@ class Api:
         reply.read()
         if reply.status != 200:
             raise RuntimeError(f"the server answered {reply.status}")
-
-
-@contextmanager
-def running_server(folder: Path) -> Any:
-    """`oneton serve` in a folder of its own; yields its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("ONETON_")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "oneton", "serve"],
-        cwd=folder,
-        env={**environ, "ONETON_PORT": str(port)},
-        stdout=subprocess.DEVNULL,
-        stderr=(folder / "serve.log").open("w"),
-    )
-    try:
-        for _ in range(300):
-            try:
-                with urlopen(f"http://127.0.0.1:{port}/readyz"):
-                    break
-            except OSError:
-                time.sleep(0.1)
-        yield port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-
-
-def token_of(folder: Path, port: int, tenant: str) -> str:
-    """A token of a new tenant."""
-    oneton = [sys.executable, "-m", "oneton"]
-    subprocess.run([*oneton, "tenant", "create", tenant], cwd=folder, check=True, stdout=-3)
-    made = json.loads(
-        subprocess.run(
-            [*oneton, "key", "create", "--tenant", tenant, "--json"],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-        ).stdout
-    )
-    form = f"grant_type=client_credentials&client_id={made['client_id']}"
-    form += f"&client_secret={made['client_secret']}"
-    with urlopen(Request(f"http://127.0.0.1:{port}/api/oauth/token", form.encode())) as reply:
-        return str(json.load(reply)["access_token"])
 
 
 async def fill(folder: Path, tenant: str, count: int) -> None:

@@ -312,7 +312,8 @@ body { margin: 0 auto; max-width: 1280px; padding: 32px 24px 64px; background: v
   color: var(--text); font: 15px/1.5 system-ui, sans-serif }
 h1 { margin: 0; font-size: 26px } h2 { margin: 36px 0 12px; font-size: 18px }
 p { margin: 6px 0; max-width: 80ch } .soft, dt, figcaption { color: var(--soft) }
-.cards { display: grid; gap: 14px; align-items: start; grid-template-columns: repeat(auto-fill, minmax(290px, 1fr)) }
+.cards { display: grid; gap: 14px; align-items: start;
+  grid-template-columns: repeat(auto-fill, minmax(290px, 1fr)) }
 article { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: 14px; display: flex; flex-direction: column; gap: 10px }
 article.wrong { border-color: var(--wrong) }

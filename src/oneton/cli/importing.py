@@ -25,7 +25,7 @@ from rich.text import Text
 
 from oneton.cli.common import stderr
 from oneton.domain.errors import BusyError, ProbeError, SettingError
-from oneton.domain.model import GalleryId, TenantId
+from oneton.domain.model import FaceId, GalleryId, TenantId
 from oneton.verbs.analyse import Picture
 from oneton.verbs.enroll import Enroll
 
@@ -53,12 +53,14 @@ class ImportReport(msgspec.Struct):
     Attributes:
         already: enrolled by an earlier run.
         matched: with --if-missing, found to be there already.
+        enrolled_as: the `oneToNVerificationId` of each file that was not refused.
     """
 
     enrolled: int = 0
     already: int = 0
     matched: int = 0
     refused: list[Refused] = msgspec.field(default_factory=list)
+    enrolled_as: dict[str, FaceId] = msgspec.field(default_factory=dict)
 
 
 def find_items(source: Path, *, first_of_folder: bool) -> Iterable[Item]:
@@ -134,8 +136,10 @@ class Import:
             self._refuse(item, error, str(error.strerror))
             return
         key = f"import:{item.name}:{hashlib.sha256(data).hexdigest()}"
-        if await self._enroll.enrolled_before(self._tenant, self._gallery, key) is not None:
+        earlier = await self._enroll.enrolled_before(self._tenant, self._gallery, key)
+        if earlier is not None:
             self._report.already += 1
+            self._report.enrolled_as[item.name] = earlier
             return
         picture = Picture(data, rotate=self._rotate)
         try:
@@ -154,6 +158,7 @@ class Import:
         except ProbeError as error:
             self._refuse(item, error, str(error))
             return
+        self._report.enrolled_as[item.name] = enrolment.face_id
         if enrolment.added:
             self._report.enrolled += 1
         else:

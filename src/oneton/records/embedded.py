@@ -41,7 +41,7 @@ class EmbeddedPostgres:
             _forget_dead_users(folder)
             try:
                 self._server = get_server(folder)
-            except (OSError, subprocess.SubprocessError, AssertionError) as error:
+            except (OSError, RuntimeError, subprocess.SubprocessError, AssertionError) as error:
                 raise StoreDownError(f"cannot start PostgreSQL in {folder}: {error}") from error
         socket_folder = parse_qs(urlsplit(self._server.get_uri()).query)["host"][0]
         self._options = f"host={quote(socket_folder, safe='')}"
