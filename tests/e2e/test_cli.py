@@ -11,7 +11,9 @@ import subprocess
 import time
 from pathlib import Path
 
+import cv2
 import httpx
+import numpy as np
 import psutil
 import pytest
 from _photos import variations
@@ -134,11 +136,33 @@ def test_import_is_resumable_and_reports_every_refused_file(
     )  # fmt: skip
     assert (by_list["enrolled"], by_list["matched"], len(by_list["refused"])) == (0, 1, 1)
 
-    found = place.command("search", str(photos / "ada" / "2.jpg"), "--tenant", tenant, "--json")
-    candidates = json.loads(found.stdout)["candidates"]
+    found = place.json("search", str(photos / "ada" / "2.jpg"), "--tenant", tenant, "--attributes")
+    (face,) = found["faces"]
+    assert face["attributes"]["gender"] in ("female", "male")
+    candidates = found["candidates"]
     assert [each["rank"] for each in candidates] == [1, 2, 3, 4, 5]
     assert candidates[0]["score"] > 90
     assert candidates[2]["score"] < 50
+
+
+def test_a_gallery_with_a_floor_enrolls_no_blurred_face(
+    place: Place, people: dict[str, bytes], tmp_path: Path
+) -> None:
+    place.command("tenant", "create", "strict", "--least-sharpness", "60")
+    sharp = cv2.imdecode(np.frombuffer(people["eve"], np.uint8), cv2.IMREAD_COLOR)
+    assert sharp is not None
+    cv2.imwrite(str(tmp_path / "blurred.jpg"), cv2.GaussianBlur(sharp, (0, 0), 4))
+    (tmp_path / "sharp.jpg").write_bytes(people["eve"])
+    report = json.loads(
+        place.command(
+            "import", str(tmp_path), "--tenant", "strict", "--json",
+            "--report", str(tmp_path / "refused.csv"), check=False,
+        ).stdout
+    )  # fmt: skip
+    assert list(report["enrolled_as"]) == ["sharp.jpg"]
+    assert [(each["file"], each["reason"]) for each in report["refused"]] == [
+        ("blurred.jpg", "LowQuality")
+    ]
 
 
 def test_search_of_a_stranger_is_exit_1(

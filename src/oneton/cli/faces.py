@@ -39,6 +39,7 @@ of_gallery = click.option(
     "--limit", type=click.IntRange(1, 100), default=5, show_default=True, help="Candidates shown."
 )
 @click.option("--rotate", is_flag=True, help="Try the picture at every right angle.")
+@click.option("--attributes", is_flag=True, help="Estimate age and gender of each face, in --json.")
 @as_json
 def search(
     image: Path,
@@ -46,6 +47,7 @@ def search(
     gallery: str,
     limit: int,
     rotate: bool,
+    attributes: bool,
     as_json: bool,
 ) -> None:
     """Search a gallery for the largest face in a picture. Exit 0 on a match, 1 on none."""
@@ -53,7 +55,7 @@ def search(
     from oneton.parts import open_parts
     from oneton.verbs.analyse import Picture
 
-    picture = Picture(image.read_bytes(), rotate=rotate)
+    picture = Picture(image.read_bytes(), rotate=rotate, attributes=attributes)
 
     async def work(settings: Settings) -> CandidateList:
         async with open_parts(settings) as parts, open_verbs(settings, parts) as verbs:
@@ -67,7 +69,15 @@ def search(
                 "match": found.match,
                 "threshold": found.threshold,
                 "candidates": found.candidates,
-                "faces": len(found.faces),
+                "faces": [
+                    {
+                        "box": face.box,
+                        "confidence": face.confidence,
+                        "quality": face.quality,
+                        "attributes": face.attributes,
+                    }
+                    for face in found.faces
+                ],
             }
         )
     else:

@@ -16,7 +16,7 @@ from oneton.cli.common import (
     stdout,
     write_json,
 )
-from oneton.domain.model import DEFAULT_THRESHOLD, Key, Permission, Score, Tenant
+from oneton.domain.model import DEFAULT_THRESHOLD, Key, Permission, QualityFloor, Score, Tenant
 from oneton.settings import Settings
 
 
@@ -34,15 +34,41 @@ def tenant() -> None:
     show_default=True,
     help="Score from which a 1:N search says match.",
 )
+@click.option(
+    "--least-size-px",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Enroll no face whose box is narrower.",
+)
+@click.option(
+    "--least-sharpness",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Enroll no face more blurred (variance of the Laplacian; sharp faces have hundreds).",
+)
+@click.option(
+    "--least-exposure",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Enroll no face of which a smaller share is neither black nor white.",
+)
 @as_json
-def create_tenant(name: str, threshold: float, as_json: bool) -> None:
+def create_tenant(
+    name: str,
+    threshold: float,
+    least_size_px: float,
+    least_sharpness: float,
+    least_exposure: float,
+    as_json: bool,
+) -> None:
     """Create a tenant and its default gallery."""
+    floor = QualityFloor(least_size_px, least_sharpness, least_exposure)
     from oneton.parts import make_tenant_maker, open_parts
 
     async def work(settings: Settings) -> Tenant:
         async with open_parts(settings) as parts:
             create = await make_tenant_maker(settings, parts)
-            return await create(name, threshold=Score(threshold))
+            return await create(name, threshold=Score(threshold), floor=floor)
 
     made = run(work)
     if as_json:

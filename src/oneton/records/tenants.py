@@ -9,7 +9,7 @@ import asyncpg
 from uuid_utils.compat import uuid7
 
 from oneton.domain.errors import ConflictError, NotFoundError
-from oneton.domain.model import GalleryId, Key, Permission, Score, Tenant, TenantId
+from oneton.domain.model import GalleryId, Key, Permission, QualityFloor, Score, Tenant, TenantId
 from oneton.records.database import Database, one_row
 from oneton.records.galleries import insert_gallery
 
@@ -21,7 +21,12 @@ class Tenants:
         self._database = database
 
     async def create(
-        self, name: str, gallery: GalleryId, model_pack_no: int, threshold: Score
+        self,
+        name: str,
+        gallery: GalleryId,
+        model_pack_no: int,
+        threshold: Score,
+        floor: QualityFloor | None = None,
     ) -> Tenant:
         """Add a tenant and its first gallery.
 
@@ -37,7 +42,9 @@ class Tenants:
                     tenant,
                     name,
                 )
-                await insert_gallery(connection, tenant, gallery, model_pack_no, threshold)
+                await insert_gallery(
+                    connection, tenant, gallery, model_pack_no, threshold, floor=floor
+                )
         except asyncpg.UniqueViolationError as error:
             raise ConflictError(f"there is a tenant named {name} already") from error
         return _tenant(row)

@@ -92,6 +92,10 @@ class CatchUp:
                 async for changes in chunks:
                     await self._cpu.run_upkeep(partial(index.catch_up, changes))
 
+    def forget(self, gallery: Gallery) -> None:
+        """Drop the index of a gallery; the next question loads it from Postgres."""
+        self._loaded.pop((gallery.gallery_no, gallery.model_pack_no), None)
+
     def hear(self, tenant: TenantId, gallery_id: GalleryId) -> None:
         """Catch up ahead of the next question, when this gallery is held at all."""
         key = (tenant, gallery_id)

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from oneton.biometrics.calibration import Calibration
+from oneton.domain.errors import IndexLoadingError
 from oneton.domain.model import (
     Analysis,
     Candidate,
@@ -28,6 +29,7 @@ from oneton.verbs.catch_up import CatchUp, Current
 from oneton.verbs.cpu import Cpu
 
 NO_SCORE = Score(0.0)
+TRIES = 4
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,12 @@ class Find:
         limit: int,
         least: Score = NO_SCORE,
     ) -> list[Candidate]:
-        """The best `limit` candidates whose score is at least `least`, best first."""
-        while True:
+        """The best `limit` candidates whose score is at least `least`, best first.
+
+        Raises:
+            IndexLoadingError: the index disagreed with Postgres, and was dropped.
+        """
+        for _ in range(TRIES):
             with stage("search"):
                 cosines, face_nos = await self.cpu.run_upkeep(
                     partial(current.index.search, embedding[np.newaxis], limit)
@@ -67,6 +73,9 @@ class Find:
                 ]
             # One was purged after the search: the next best takes its place.
             current = await self.catch_up(tenant, current.gallery.gallery_id)
+        # The index knows faces that Postgres does not, as after a restore of a backup.
+        self.catch_up.forget(current.gallery)
+        raise IndexLoadingError("the gallery's index is loaded anew")
 
 
 @dataclass(frozen=True)

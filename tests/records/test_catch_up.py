@@ -1,0 +1,115 @@
+"""Indexes that follow Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+import pytest
+
+from oneton.biometrics.calibration import FOLDER, Calibration
+from oneton.domain.errors import ConflictError, IndexLoadingError, NotFoundError
+from oneton.domain.model import DEFAULT_GALLERY, GalleryId, ModelPack
+from oneton.index.exact import ExactIndex
+from oneton.records.database import Database
+from oneton.verbs.catch_up import CatchUp
+from oneton.verbs.cpu import Cpu
+from oneton.verbs.identify import Find
+from tests.records.conftest import DIMENSION, House, add, unit_rows
+
+pytestmark = pytest.mark.anyio
+
+PACK = ModelPack("test", "0" * 64, DIMENSION)
+
+
+@pytest.fixture
+def cpu() -> Iterator[Cpu]:
+    made = Cpu(2, 50)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def catch_up(house: House, cpu: Cpu) -> CatchUp:
+    pack_no = house.gallery.model_pack_no
+    return CatchUp(house.galleries, house.faces, cpu, ExactIndex, (pack_no, PACK))
+
+
+async def test_an_answer_is_current_however_many_ask_at_once(
+    house: House, catch_up: CatchUp, rng: np.random.Generator
+) -> None:
+    tenant = house.tenant.tenant_id
+    for count, row in enumerate(unit_rows(rng, 12), start=1):
+        await add(house.faces, house.gallery, row)
+        asked = [catch_up(tenant, DEFAULT_GALLERY) for _ in range(8)]
+        for current in await asyncio.gather(*asked):
+            assert current.index.head == count
+            assert len(current.index) == count
+            assert current.index.search(row[np.newaxis], 1)[0][0, 0] > 0.999
+
+
+async def test_another_packs_gallery_is_refused(
+    house: House, cpu: Cpu, rng: np.random.Generator
+) -> None:
+    catch_up = CatchUp(house.galleries, house.faces, cpu, ExactIndex, (999, PACK))
+    with pytest.raises(ConflictError):
+        await catch_up(house.tenant.tenant_id, DEFAULT_GALLERY)
+
+
+async def test_an_unknown_gallery_is_not_found(house: House, catch_up: CatchUp) -> None:
+    with pytest.raises(NotFoundError):
+        await catch_up(house.tenant.tenant_id, GalleryId("none"))
+
+
+async def test_hear_brings_a_held_gallery_up_without_a_question(
+    house: House, catch_up: CatchUp, rng: np.random.Generator
+) -> None:
+    tenant = house.tenant.tenant_id
+    current = await catch_up(tenant, DEFAULT_GALLERY)
+    await add(house.faces, house.gallery, unit_rows(rng, 1)[0])
+    catch_up.hear(tenant, DEFAULT_GALLERY)
+    async with asyncio.timeout(5):
+        while current.index.head == 0:  # noqa: ASYNC110 - the index is no event
+            await asyncio.sleep(0.01)
+    assert len(current.index) == 1
+
+
+async def test_find_gives_the_next_best_when_one_was_purged_meanwhile(
+    house: House, catch_up: CatchUp, cpu: Cpu, rng: np.random.Generator
+) -> None:
+    tenant = house.tenant.tenant_id
+    probe = unit_rows(rng, 1)[0]
+    gone = await add(house.faces, house.gallery, probe)
+    kept = await add(house.faces, house.gallery, probe)
+    current = await catch_up(tenant, DEFAULT_GALLERY)
+    async with house.faces.locked(tenant, house.gallery) as locked:
+        await locked.purge(gone)
+    find = Find(catch_up, cpu, house.faces, a_calibration())
+    assert [each.face_id for each in await find(tenant, current, probe, 2)] == [kept]
+
+
+async def test_an_index_that_knows_more_than_postgres_is_loaded_anew(
+    house: House, catch_up: CatchUp, cpu: Cpu, database: Database, rng: np.random.Generator
+) -> None:
+    tenant = house.tenant.tenant_id
+    probe = unit_rows(rng, 1)[0]
+    await add(house.faces, house.gallery, probe)
+    current = await catch_up(tenant, DEFAULT_GALLERY)
+    async with database.transaction(tenant) as connection:
+        # As after a restore: the row is gone, and no head says so.
+        await connection.execute("delete from template")
+        await connection.execute(
+            """update face set removed_at_head = added_at_head, face_id = null,
+                 image_content_type = null, created_at = null"""
+        )
+    find = Find(catch_up, cpu, house.faces, a_calibration())
+    with pytest.raises(IndexLoadingError):
+        await find(tenant, current, probe, 1)
+    current = await catch_up(tenant, DEFAULT_GALLERY)
+    assert await find(tenant, current, probe, 1) == []
+
+
+def a_calibration() -> Calibration:
+    return msgspec.json.decode((FOLDER / "buffalo_sc.json").read_bytes(), type=Calibration)
