@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlencode, urlsplit, urlunsplit
 
@@ -26,6 +27,8 @@ async def migrate(owner_dsn: str) -> None:
         SettingError: its answer to a migration was an error.
     """
     url = await _dbmate_url(owner_dsn)
+    if url is None:
+        return
     result = await anyio.to_thread.run_sync(_run_dbmate, url)
     if result.returncode != 0:
         said = (result.stderr or result.stdout).strip().replace("\n", "; ")
@@ -34,21 +37,30 @@ async def migrate(owner_dsn: str) -> None:
 
 async def missing_migrations(database: Database) -> list[str]:
     """The versions of this code's migrations that the database does not have."""
+    return await _missing(database.fetch)
+
+
+async def _missing(fetch: Callable[[str], Awaitable[list[asyncpg.Record]]]) -> list[str]:
     known = sorted(path.name.split("_")[0] for path in MIGRATIONS.glob("*.sql"))
     try:
-        rows = await database.fetch("select version from schema_migrations")
+        rows = await fetch("select version from schema_migrations")
     except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
         return known
     applied = {row["version"] for row in rows}
     return [version for version in known if version not in applied]
 
 
-async def _dbmate_url(owner_dsn: str) -> str:
-    """The same server as dbmate spells it: its socket as an option, its use of TLS explicit."""
+async def _dbmate_url(owner_dsn: str) -> str | None:
+    """The same server as dbmate spells it: its socket as an option, its use of TLS explicit.
+
+    None when no migration is missing, so that a login without any other right can start the app.
+    """
     try:
         with store_errors():
             connection = await asyncpg.connect(owner_dsn, timeout=10)
             try:
+                if not await _missing(connection.fetch):
+                    return None
                 encrypted = await connection.fetchval(
                     "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
                 )
