@@ -68,6 +68,7 @@ async def open_verbs(settings: Settings, parts: Parts) -> AsyncIterator[Verbs]:
     pack = find_pack(settings)
     calibration = load_pack_calibration(pack)
     analyser = await anyio.to_thread.run_sync(partial(_make_analyser, settings, pack))
+    log.info("model pack loaded", pack=pack.pack.name, wide=analyser.wide)
     cpu = Cpu(settings.cpu_threads, settings.queue_limit)
     pack_no = await parts.model_packs.number(pack.pack)
     catch_up = CatchUp(parts.galleries, parts.faces, cpu, ExactIndex, (pack_no, pack.pack))

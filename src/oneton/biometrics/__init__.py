@@ -16,6 +16,11 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 class Network(Protocol):
     """One network on one runtime; `run` may be called from several threads at once."""
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether a lone caller gets several threads."""
+        ...
+
     def run(self, inputs: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Return the graph's outputs, in its order, for one (N, 3, H, W) input."""
         ...

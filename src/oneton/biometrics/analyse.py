@@ -61,6 +61,12 @@ class Analyser:
         """The pack that the embeddings belong to."""
         return self._pack
 
+    @property
+    def wide(self) -> tuple[str, ...]:
+        """The networks that give a lone caller several threads, as measured at the start."""
+        measured = (("detector", self._detector.is_wide), ("recogniser", self._embedder.is_wide))
+        return tuple(name for name, is_wide in measured if is_wide)
+
     def analyse(
         self,
         data: bytes,

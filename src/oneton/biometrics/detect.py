@@ -94,11 +94,16 @@ class Detector:
     def __init__(self, path: Path, callers: Callers, threads: int | None = None) -> None:
         """Load it; `threads` as in `OnnxNetwork`."""
         sample = np.zeros((1, 3, _SMALL, _SMALL), dtype=np.float32)
-        network = OnnxNetwork(path.read_bytes(), sample, callers, threads)
+        self._network = OnnxNetwork(path.read_bytes(), sample, callers, threads)
         self._scrfd = SCRFD(
-            model_file=str(path), session=_Chooser(network), static_shape_sessions=False
+            model_file=str(path), session=_Chooser(self._network), static_shape_sessions=False
         )
         self._scrfd.prepare(0, det_thresh=_THRESHOLD)
+
+    @property
+    def is_wide(self) -> bool:
+        """See `Network`."""
+        return self._network.is_wide
 
     def detect(self, pixels: NDArray[np.uint8]) -> list[Detection]:
         """Find the faces of a picture as it stands, in the order of `ranked`."""

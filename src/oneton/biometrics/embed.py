@@ -54,6 +54,11 @@ class Embedder:
             network = OnnxNetwork(graph, sample, callers, threads)
         return cls(network, normalises=normalises)
 
+    @property
+    def is_wide(self) -> bool:
+        """See `Network`."""
+        return self._network.is_wide
+
     def embed(self, chip: NDArray[np.uint8]) -> Embedding:
         """Return the (D,) float32 embedding, of unit L2 norm, of a (112, 112, 3) BGR chip."""
         planes = chip[:, :, ::-1].transpose(2, 0, 1).astype(np.float32, order="C")

@@ -41,6 +41,11 @@ class OpenvinoNetwork:
         self._narrow = core.compile_model(model, "CPU", _layout(cores, streams=cores))
         self._requests = threading.local()
 
+    @property
+    def is_wide(self) -> bool:
+        """See `Network`."""
+        return True
+
     def run(self, inputs: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """See `Network`."""
         result = self._request("wide" if self._callers.alone else "narrow").infer([inputs])

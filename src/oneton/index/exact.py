@@ -84,6 +84,11 @@ class ExactIndex:
             metric=faiss.METRIC_INNER_PRODUCT,
         )
         found = view.face_nos[rows]
+        if (found >= 0).all():
+            width = min(k, depth)
+            face_nos[:, :width] = found[:, :width]
+            cosines[:, :width] = np.clip(ranked[:, :width], -1, 1)
+            return cosines, face_nos
         # A stable sort moves the removed to the end and keeps the order of the rest.
         order = np.argsort(found < 0, axis=1, kind="stable")[:, :k]
         found = np.take_along_axis(found, order, axis=1)

@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from oneton.biometrics.analyse import Analyser
 from oneton.biometrics.decode import ALL_TYPES
 from oneton.domain.model import Analysis
+from oneton.domain.stages import stage
+from oneton.index import GalleryIndex
 from oneton.verbs.cpu import Cpu
 
 
@@ -27,6 +32,10 @@ class Picture:
     attributes: bool = False
 
 
+Ranking = tuple[NDArray[np.float32], NDArray[np.int64]]
+"""What `GalleryIndex.search` returns for one probe."""
+
+
 @dataclass(frozen=True)
 class Analyse:
     """Errors are those of `biometrics.analyse` and BusyError."""
@@ -35,12 +44,26 @@ class Analyse:
     cpu: Cpu
 
     async def __call__(self, picture: Picture) -> Analysis:
-        return await self.cpu.run(
-            partial(
-                self.analyser.analyse,
-                picture.data,
-                accepted=picture.accepted,
-                rotate=picture.rotate,
-                attributes=picture.attributes,
-            )
+        """Analyse in a thread of the budget."""
+        return await self.cpu.run(partial(self._analyse, picture))
+
+    async def and_search(
+        self, picture: Picture, index: GalleryIndex, k: int
+    ) -> tuple[Analysis, Ranking]:
+        """The same, and rank an index for the embedding while the thread is at it."""
+        return await self.cpu.run(partial(self._analyse_and_search, picture, index, k))
+
+    def _analyse(self, picture: Picture) -> Analysis:
+        return self.analyser.analyse(
+            picture.data,
+            accepted=picture.accepted,
+            rotate=picture.rotate,
+            attributes=picture.attributes,
         )
+
+    def _analyse_and_search(
+        self, picture: Picture, index: GalleryIndex, k: int
+    ) -> tuple[Analysis, Ranking]:
+        analysis = self._analyse(picture)
+        with stage("search"):
+            return analysis, index.search(analysis.embedding[np.newaxis], k)

@@ -29,7 +29,7 @@ from oneton.images import ImageStore
 from oneton.records.faces import Faces, LockedGallery
 from oneton.verbs.analyse import Analyse, Picture
 from oneton.verbs.catch_up import CatchUp, Current
-from oneton.verbs.identify import Find, side_by_side
+from oneton.verbs.identify import Find
 
 log = structlog.get_logger()
 
@@ -77,18 +77,17 @@ class Enroll:
             NotFoundError: the tenant has no such gallery.
             UnavailableError: try again; nothing was added.
         """
-        analysis, current = await side_by_side(
-            self.analyse(picture), self.catch_up(tenant, gallery_id)
-        )
+        current = await self.catch_up(tenant, gallery_id)
+        head = current.index.head
+        analysis, ranking = await self.analyse.and_search(picture, current.index, 1)
         while True:
             if idempotency_key is not None:
                 earlier = await self.enrolled_before(tenant, gallery_id, idempotency_key)
                 if earlier is not None:
                     return Enrolment(earlier, added=False, score=None, faces=analysis.faces)
-            head = current.index.head
             if if_missing:
                 best = await self.find(
-                    tenant, current, analysis.embedding, 1, current.gallery.threshold
+                    tenant, current, analysis.embedding, ranking, current.gallery.threshold
                 )
                 if best:
                     return _existing(best[0], analysis)
@@ -99,6 +98,8 @@ class Enroll:
             if done is not None:
                 return done
             current = await self.catch_up(tenant, gallery_id)
+            head = current.index.head
+            ranking = await self.find.search(current, analysis.embedding, 1)
 
     async def enrolled_before(
         self, tenant: TenantId, gallery_id: GalleryId, idempotency_key: str

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +10,6 @@ import numpy as np
 from oneton.biometrics.calibration import Calibration
 from oneton.domain.errors import IndexLoadingError
 from oneton.domain.model import (
-    Analysis,
     Candidate,
     CandidateList,
     Cosine,
@@ -24,7 +21,7 @@ from oneton.domain.model import (
 )
 from oneton.domain.stages import stage
 from oneton.records.faces import Faces
-from oneton.verbs.analyse import Analyse, Picture
+from oneton.verbs.analyse import Analyse, Picture, Ranking
 from oneton.verbs.catch_up import CatchUp, Current
 from oneton.verbs.cpu import Cpu
 
@@ -34,7 +31,7 @@ TRIES = 4
 
 @dataclass(frozen=True)
 class Find:
-    """Rank an index for one embedding; the part that identify and enroll share."""
+    """From an index's ranking to candidates; the part that identify and enroll share."""
 
     catch_up: CatchUp
     cpu: Cpu
@@ -46,19 +43,16 @@ class Find:
         tenant: TenantId,
         current: Current,
         embedding: Embedding,
-        limit: int,
+        ranking: Ranking,
         least: Score = NO_SCORE,
     ) -> list[Candidate]:
-        """The best `limit` candidates whose score is at least `least`, best first.
+        """The candidates of a ranking whose score is at least `least`, best first.
 
         Raises:
             IndexLoadingError: the index disagreed with Postgres, and was dropped.
         """
         for _ in range(TRIES):
-            with stage("search"):
-                cosines, face_nos = await self.cpu.run_upkeep(
-                    partial(current.index.search, embedding[np.newaxis], limit)
-                )
+            cosines, face_nos = ranking
             ranked = [
                 (FaceNo(face_no), score)
                 for face_no, cosine in zip(face_nos[0].tolist(), cosines[0].tolist(), strict=True)
@@ -73,9 +67,17 @@ class Find:
                 ]
             # One was purged after the search: the next best takes its place.
             current = await self.catch_up(tenant, current.gallery.gallery_id)
+            ranking = await self.search(current, embedding, cosines.shape[1])
         # The index knows faces that Postgres does not, as after a restore of a backup.
         self.catch_up.forget(current.gallery)
         raise IndexLoadingError("the gallery's index is loaded anew")
+
+    async def search(self, current: Current, embedding: Embedding, k: int) -> Ranking:
+        """Rank an index again, for an embedding that is known."""
+        with stage("search"):
+            return await self.cpu.run_upkeep(
+                partial(current.index.search, embedding[np.newaxis], k)
+            )
 
 
 @dataclass(frozen=True)
@@ -106,29 +108,14 @@ class Identify:
             NotFoundError: the tenant has no such gallery.
             UnavailableError: try again.
         """
-        analysis, current = await side_by_side(
-            self.analyse(picture), self.catch_up(tenant, gallery_id)
-        )
+        current = await self.catch_up(tenant, gallery_id)
+        analysis, ranking = await self.analyse.and_search(picture, current.index, limit)
         threshold = current.gallery.threshold
         least = threshold if matches_only else NO_SCORE
-        candidates = await self.find(tenant, current, analysis.embedding, limit, least)
+        candidates = await self.find(tenant, current, analysis.embedding, ranking, least)
         return CandidateList(
             match=bool(candidates) and candidates[0].score >= threshold,
             threshold=Score(threshold),
             candidates=tuple(candidates),
             faces=analysis.faces,
         )
-
-
-async def side_by_side(
-    analysing: Coroutine[None, None, Analysis], catching_up: Coroutine[None, None, Current]
-) -> tuple[Analysis, Current]:
-    """Wait for Postgres while a thread computes; the picture's errors come first."""
-    following = asyncio.create_task(catching_up)
-    try:
-        analysis = await analysing
-    except BaseException:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-        raise
-    return analysis, await following
