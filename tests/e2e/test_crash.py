@@ -120,7 +120,7 @@ def test_every_acknowledged_insert_survives_a_crash_and_leftovers_are_swept(
         assert set(acknowledged) <= ids
         assert len(keys) == asyncio.run(place.count("face"))
         report = place.json("sweep", "--dry-run")
-        assert (report["deleted"], report["missing"]) == ([], [])
+        assert (report["leftovers"], report["missing"]) == ([], [])
 
 
 async def settled_objects(place: Place) -> list[str]:

@@ -137,11 +137,11 @@ def sweep(older_than_s: float | None, dry_run: bool, as_json: bool) -> None:
     if as_json:
         write_json(report)
     else:
-        done = "would be deleted" if dry_run else "deleted"
         stdout.print(
-            f"{report.objects} objects, {report.rows} rows with an image: {len(report.deleted)} "
-            f"leftovers {done}, {report.spared} spared for their age, "
-            f"{len(report.foreign)} not ours, {len(report.missing)} images missing"
+            f"{report.objects} objects, {report.rows} rows with an image: "
+            f"{len(report.leftovers)} leftovers, {report.deleted} of them deleted, "
+            f"{report.spared} spared for their age, {report.foreign} not ours, "
+            f"{len(report.missing)} images missing"
         )
         for key in report.missing:
             stdout.print(f"missing: {key}")

@@ -75,7 +75,8 @@ class Enroll:
         Raises:
             ProbeError: the picture cannot be used, or is below the gallery's floor.
             NotFoundError: the tenant has no such gallery.
-            UnavailableError: try again; nothing was added.
+            UnavailableError: try again. When Postgres went away during the commit, the face may
+                have been added: an idempotency key, or `if_missing`, makes the second try safe.
         """
         current = await self.catch_up(tenant, gallery_id)
         head = current.index.head

@@ -30,17 +30,20 @@ class SweepReport(msgspec.Struct):
     """What one sweep saw.
 
     Attributes:
-        deleted: keys of objects that no row named.
-        spared: number of such objects too young to be judged.
-        foreign: keys that oneton never makes; they are left alone.
+        leftovers: keys of objects that no row names.
+        deleted: how many of them were deleted.
+        spared: objects without a row, too young to be judged.
+        foreign: objects with a key that oneton never makes, or of a tenant that this database
+            does not know; they are left alone, for the store may be another database's.
         missing: keys that rows name and the store does not have.
     """
 
     objects: int = 0
     rows: int = 0
-    deleted: list[str] = msgspec.field(default_factory=list)
+    leftovers: list[str] = msgspec.field(default_factory=list)
+    deleted: int = 0
     spared: int = 0
-    foreign: list[str] = msgspec.field(default_factory=list)
+    foreign: int = 0
     missing: list[str] = msgspec.field(default_factory=list)
 
 
@@ -53,19 +56,24 @@ class Sweep:
     faces: Faces
     images: ImageStore
 
-    async def __call__(self, grace: timedelta, *, delete: bool = True) -> SweepReport:
+    async def __call__(
+        self, grace: timedelta, *, delete: bool = True, at_most: int | None = None
+    ) -> SweepReport:
         """Sweep everything once.
 
         Args:
             grace: an object younger than this may belong to an enrolment under way.
             delete: False only reports.
+            at_most: delete nothing when more than this and a tenth of all objects is left over,
+                for then the rows are rather the ones that are lost.
         """
         report = SweepReport()
-        judge = partial(self._leftover, datetime.now(UTC) - grace, report, delete=delete)
+        tenants = {tenant.tenant_id for tenant in await self.tenants.list()}
+        judge = partial(self._judge, datetime.now(UTC) - grace, tenants, report)
         known: set[str] = set()
-        for tenant in await self.tenants.list():
-            for gallery in await self.galleries.list(tenant.tenant_id):
-                prefix = image_key(tenant.tenant_id, gallery.gallery_id, "")
+        for tenant in tenants:
+            for gallery in await self.galleries.list(tenant):
+                prefix = image_key(tenant, gallery.gallery_id, "")
                 known.add(prefix)
                 await self._sweep_gallery(gallery, prefix, judge, report)
         # Stores disagree on the order of keys, so what no gallery claims is found by itself.
@@ -73,6 +81,13 @@ class Sweep:
             if stored.key.rpartition("/")[0] + "/" not in known:
                 report.objects += 1
                 await judge(stored)
+        if at_most is not None and len(report.leftovers) > max(at_most, report.objects // 10):
+            log.error("too many leftovers to delete unasked", leftovers=len(report.leftovers))
+        elif delete:
+            for key in report.leftovers:
+                await self.images.delete(key)
+                report.deleted += 1
+                log.info("deleted an object that no row names", key=key)
         return report
 
     async def _sweep_gallery(
@@ -119,12 +134,17 @@ class Sweep:
         except NotFoundError:
             return False
 
-    async def _leftover(
-        self, too_young: datetime, report: SweepReport, stored: StoredObject, *, delete: bool
+    async def _judge(
+        self,
+        too_young: datetime,
+        tenants: set[TenantId],
+        report: SweepReport,
+        stored: StoredObject,
     ) -> None:
+        """Sort an object that no row has named so far into the report."""
         parts = _KEY.fullmatch(stored.key)
-        if parts is None:
-            report.foreign.append(stored.key)
+        if parts is None or TenantId(UUID(parts["tenant"])) not in tenants:
+            report.foreign += 1
             return
         if stored.modified_at > too_young:
             report.spared += 1
@@ -136,7 +156,4 @@ class Sweep:
                 return
         except NotFoundError:
             pass
-        report.deleted.append(stored.key)
-        if delete:
-            await self.images.delete(stored.key)
-            log.info("deleted an object that no row names", key=stored.key)
+        report.leftovers.append(stored.key)
