@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import http.client
 import json
 import os
 import platform
+import socket
 import statistics
 import sys
 import tempfile
@@ -115,23 +115,35 @@ class StockModel:
 
 
 class Api:
-    """Searches over kept-alive connections, one a thread."""
+    """Searches over kept-alive connections, one a thread; as little of a client as can be."""
 
     def __init__(self, port: int, token: str, photos: Sequence[bytes]) -> None:
         self._port = port
-        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        self._bodies = [json.dumps({"idPhoto": b64encode(p).decode()}).encode() for p in photos]
+        self._requests = [self._request(token, photo) for photo in photos]
         self._local = threading.local()
+
+    @staticmethod
+    def _request(token: str, photo: bytes) -> bytes:
+        body = json.dumps({"idPhoto": b64encode(photo).decode()}).encode()
+        head = (
+            f"POST {SEARCH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
 
     def __call__(self, number: int) -> None:
         if not hasattr(self._local, "connection"):
-            self._local.connection = http.client.HTTPConnection("127.0.0.1", self._port)
-        body = self._bodies[number % len(self._bodies)]
-        self._local.connection.request("POST", SEARCH, body, self._headers)
-        reply = self._local.connection.getresponse()
-        reply.read()
-        if reply.status != 200:
-            raise RuntimeError(f"the server answered {reply.status}")
+            self._local.connection = socket.create_connection(("127.0.0.1", self._port))
+        connection: socket.socket = self._local.connection
+        connection.sendall(self._requests[number % len(self._requests)])
+        reply = b""
+        while b"\r\n\r\n" not in reply or not reply.endswith(b"}"):
+            received = connection.recv(65536)
+            if not received:
+                raise RuntimeError("the server closed the connection")
+            reply += received
+        if not reply.startswith(b"HTTP/1.1 200 "):
+            raise RuntimeError(f"the server answered {reply[:200]!r}")
 
 
 async def fill(folder: Path, tenant: str, count: int) -> None:
@@ -217,6 +229,33 @@ def _share(figures: Rounds, name: str, callers: int) -> float:
     return 1 / statistics.median(each.per_s for each in figures[name, callers])
 
 
+def stages(folder: Path, count: int, took_ms: float) -> list[str]:
+    """Where the last `count` requests spent their time, by the server's own log."""
+    logged = [json.loads(line) for line in (folder / "serve.log").read_text().splitlines()]
+    last = [line for line in logged if line["event"] == "request"][-count:]
+    names = ("decode", "detect", "embed", "search", "head")
+    ms = {name: statistics.median(line["stages_ms"][name] for line in last) for name in names}
+    inside = statistics.median(line["took_ms"] for line in last)
+    model = ms["detect"] + ms["embed"]
+    rows = {
+        "detect and embed, which are the model": model,
+        "decode": ms["decode"],
+        "head of the gallery, by Postgres": ms["head"],
+        "search": ms["search"],
+        "everything else in the application": inside
+        - model
+        - sum(ms[n] for n in names[3:])
+        - ms["decode"],
+        "HTTP on both sides": took_ms - inside,
+    }
+    return [
+        "| part | ms | of the model |",
+        "| --- | --- | --- |",
+        *(f"| {name} | {value:.2f} | {value / model:.0%} |" for name, value in rows.items()),
+        f"| all that is not the model | {took_ms - model:.2f} | {took_ms / model - 1:.0%} |",
+    ]
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -239,6 +278,9 @@ def main() -> None:
             jobs[f"search of {size:,}"] = Api(port, token, photos)
         jobs["stock model"] = StockModel(open_pack("buffalo_sc", folder), bare)
         figures = run_rounds(jobs, asked.rounds, asked.count)
+        middle = asked.sizes[len(asked.sizes) // 2]
+        alone = measured(jobs[f"search of {middle:,}"], 1, 400)
+        parts = stages(folder, 400, alone.took_ms)
     lines = [
         "# Whole requests against the bare model",
         "",
@@ -251,6 +293,10 @@ def main() -> None:
         "The bare model is our detector and recogniser called alone on decoded pixels; the stock",
         "model is the pack's files in sessions with default options. The last column compares the",
         "time of the machine that a call takes, which is one over the calls a second.",
+        "",
+        f"Where a search of {middle:,} spends its time, one caller, by the server's log:",
+        "",
+        *parts,
     ]
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text("\n".join(lines) + "\n")
