@@ -83,6 +83,7 @@ async def open_verbs(settings: Settings, parts: Parts) -> AsyncIterator[Verbs]:
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+        await catch_up.close()
         cpu.close()
 
 

@@ -76,6 +76,18 @@ async def test_hear_brings_a_held_gallery_up_without_a_question(
     assert len(current.index) == 1
 
 
+async def test_close_ends_what_was_heard_before_the_threads_end(
+    house: House, catch_up: CatchUp, cpu: Cpu, rng: np.random.Generator
+) -> None:
+    tenant = house.tenant.tenant_id
+    await catch_up(tenant, DEFAULT_GALLERY)
+    await add(house.faces, house.gallery, unit_rows(rng, 1)[0])
+    catch_up.hear(tenant, DEFAULT_GALLERY)
+    await catch_up.close()
+    cpu.close()
+    assert catch_up._following == {}
+
+
 async def test_find_gives_the_next_best_when_one_was_purged_meanwhile(
     house: House, catch_up: CatchUp, cpu: Cpu, rng: np.random.Generator
 ) -> None:

@@ -105,6 +105,13 @@ class CatchUp:
         self._following[key] = task
         task.add_done_callback(lambda _task: self._following.pop(key, None))
 
+    async def close(self) -> None:
+        """End what `hear` began; nothing may be heard any more."""
+        following = list(self._following.values())
+        for task in following:
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+
     async def _follow(self, tenant: TenantId, gallery_id: GalleryId) -> None:
         try:
             gallery = await self._galleries.read(tenant, gallery_id)
