@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import asyncpg
 import asyncpg.pool
@@ -15,11 +15,19 @@ APP_ROLE = "oneton_app"
 
 Connection = asyncpg.pool.PoolConnectionProxy
 
+_BROKEN = (
+    ConnectionError,
+    asyncpg.InterfaceError,
+    # What asyncpg says when the server's farewell meets a statement that is just being sent.
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
 _DOWN = (
+    *_BROKEN,
     OSError,
     TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
     asyncpg.LockNotAvailableError,
@@ -83,15 +91,19 @@ class Database:
     async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
         """Run one statement without a tenant: tenant tables read empty.
 
-        Where the connection died while idle, it is run once more on a new one.
+        Where a connection died while idle, it is run again on another: those that died with it
+        are found one by one, and a new one comes last.
         """
         with store_errors():
-            try:
-                return await self._pool.fetch(sql, *arguments)
-            except (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
-                # The others in the pool died with it.
-                await self._pool.expire_connections()
-                return await self._pool.fetch(sql, *arguments)
+            for _ in range(self._pool.get_max_size()):
+                async with self._pool.acquire(timeout=10) as connection:
+                    try:
+                        return await connection.fetch(sql, *arguments)
+                    except _BROKEN:
+                        # asyncpg may have noticed, and taken it back, meanwhile.
+                        with suppress(asyncpg.InterfaceError):
+                            connection.terminate()
+            return await self._pool.fetch(sql, *arguments)
 
 
 SERVER_SETTINGS = {
