@@ -56,7 +56,8 @@ class CreateKey:
         self, tenant: TenantId, *, label: str, permissions: Sequence[Permission]
     ) -> tuple[Key, str]:
         """The key and its secret, 256 random bits as text."""
-        secret = secrets.token_urlsafe(32)
+        # Hexadecimal, for a secret that begins with a dash is an option on a command line.
+        secret = secrets.token_hex(32)
         key = await self.keys.create(tenant, _digest(secret), label=label, permissions=permissions)
         return key, secret
 
