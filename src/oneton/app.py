@@ -24,13 +24,12 @@ from litestar.static_files import create_static_files_router
 
 from oneton import __version__
 from oneton.biometrics.analyse import Analyser
-from oneton.biometrics.calibration import Calibration
 from oneton.biometrics.packs import PackFiles
 from oneton.domain.errors import OnetonError
 from oneton.edge import health, uqudo
 from oneton.edge.requests import RequestLog
-from oneton.index.exact import ExactIndex
-from oneton.parts import Parts, find_pack, load_pack_calibration, make_sweep
+from oneton.indexing import Indexes, open_indexes
+from oneton.parts import Parts, make_sweep
 from oneton.records.news import HeadNews
 from oneton.settings import Settings
 from oneton.verbs.analyse import Analyse
@@ -66,25 +65,26 @@ class Verbs:
 
 
 @asynccontextmanager
-async def open_verbs(settings: Settings, parts: Parts) -> AsyncIterator[Verbs]:
-    """Load the models, wire the verbs, and follow the heads of the galleries in use."""
-    pack = find_pack(settings)
-    calibration = load_pack_calibration(pack)
-    analyser = await anyio.to_thread.run_sync(partial(_make_analyser, settings, pack))
-    log.info("model pack loaded", pack=pack.pack.name, wide=analyser.wide)
-    cpu = Cpu(settings.cpu_threads, settings.queue_limit)
-    pack_no = await parts.model_packs.number(pack.pack)
-    catch_up = CatchUp(parts.galleries, parts.faces, cpu, ExactIndex, (pack_no, pack.pack))
-    secret = await parts.keys.signing_secret("token", secrets.token_bytes(32))
-    news = HeadNews(parts.database.dsn, catch_up.hear)
-    following = asyncio.create_task(news.run())
-    try:
-        yield _wire(settings, parts, analyser, calibration, cpu, catch_up, secret)
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-        await catch_up.close()
-        cpu.close()
+async def open_verbs(
+    settings: Settings, parts: Parts, *, load_within_s: float | None = None
+) -> AsyncIterator[Verbs]:
+    """Load the models, wire the verbs, and follow the heads of the galleries in use.
+
+    Args:
+        load_within_s: how long a question waits for a gallery's index; None is for ever.
+    """
+    async with open_indexes(settings, parts, load_within_s=load_within_s) as indexes:
+        files = indexes.files
+        analyser = await anyio.to_thread.run_sync(partial(_make_analyser, settings, files))
+        log.info("model pack loaded", pack=files.pack.name, wide=analyser.wide)
+        secret = await parts.keys.signing_secret("token", secrets.token_bytes(32))
+        news = HeadNews(parts.database.dsn, indexes.catch_up.hear)
+        following = asyncio.create_task(news.run())
+        try:
+            yield _wire(settings, parts, analyser, indexes, secret)
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
 
 
 def _make_analyser(settings: Settings, pack: PackFiles) -> Analyser:
@@ -100,11 +100,10 @@ def _wire(
     settings: Settings,
     parts: Parts,
     analyser: Analyser,
-    calibration: Calibration,
-    cpu: Cpu,
-    catch_up: CatchUp,
+    indexes: Indexes,
     secret: bytes,
 ) -> Verbs:
+    cpu, catch_up, calibration = indexes.cpu, indexes.catch_up, indexes.calibration
     analyse = Analyse(analyser, cpu)
     find = Find(catch_up, cpu, parts.faces, calibration)
     return Verbs(

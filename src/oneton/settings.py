@@ -15,6 +15,23 @@ from msgspec import Meta
 from oneton.domain.errors import SettingError
 
 PREFIX = "ONETON_"
+LEAST_MEMORY = 1 << 20
+
+
+class MemorySize(int):
+    """Bytes; written as a number of them, or with KiB, MiB, GiB or TiB."""
+
+    @classmethod
+    def parse(cls, text: str) -> MemorySize:
+        """Read a size.
+
+        Raises:
+            ValueError: it is none.
+        """
+        for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1):
+            if text.endswith(unit):
+                return cls(round(float(text.removesuffix(unit)) * 1024**power))
+        return cls(text)
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,7 +44,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         s3_endpoint: `http(s)://host:port`; none keeps images as files.
         model_pack: a name, or a folder with the pack's files.
         data_dir: the embedded server's data, images as files, model files.
-        index_dir: index snapshots.
+        index_dir: index snapshots; processes of one machine may share it.
+        index_memory: what indexes may take together, in bytes or as 512MiB or 4GiB.
+        index_seal_faces: size at which a gallery's newest faces become a sealed segment.
+        index_seal_after_s: age at which a quarter of that does.
+        snapshot_interval_s: age at which changes of an index are written.
+        snapshot_changes: number at which they are.
+        snapshot_least_faces: smaller galleries are read from Postgres instead.
         cpu_threads: computations at once.
         queue_limit: computations that may wait; past it the answer is 503.
         max_image_pixels: of one picture.
@@ -47,6 +70,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inference: Literal["onnxruntime", "openvino"] = "onnxruntime"
     data_dir: Path = Path(".oneton")
     index_dir: Path = Path("index_snapshots")
+    index_memory: MemorySize = MemorySize(4 << 30)
+    index_seal_faces: Annotated[int, Meta(ge=64, le=262_144)] = 8192
+    index_seal_after_s: Annotated[float, Meta(gt=0)] = 900.0
+    snapshot_interval_s: Annotated[float, Meta(gt=0)] = 300.0
+    snapshot_changes: Annotated[int, Meta(ge=1)] = 20_000
+    snapshot_least_faces: Annotated[int, Meta(ge=1)] = 5000
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     cpu_threads: Annotated[int, Meta(ge=1, le=256)] = max(1, os.cpu_count() or 1)
@@ -85,18 +114,26 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         field = name.removeprefix(PREFIX).lower()
         fields[field] = value
         try:
-            msgspec.convert({field: value}, Settings, strict=False, dec_hook=_decode_path)
+            msgspec.convert({field: value}, Settings, strict=False, dec_hook=_decode_kind)
         except msgspec.ValidationError as error:
             reason = str(error).split(" - at ")[0]
             raise SettingError(f"{name}={_shown(name, value)}: {reason}") from error
-    settings = msgspec.convert(fields, Settings, strict=False, dec_hook=_decode_path)
+    settings = msgspec.convert(fields, Settings, strict=False, dec_hook=_decode_kind)
     _check_together(settings)
     return settings
 
 
-def _decode_path(kind: type, value: object) -> object:
+def _decode_kind(kind: type, value: object) -> object:
     if kind is Path:
         return Path(str(value)).expanduser()
+    if kind is MemorySize:
+        try:
+            size = MemorySize.parse(str(value))
+        except (ValueError, OverflowError) as error:
+            raise ValueError("Expected a size such as 512MiB or 4GiB") from error
+        if size < LEAST_MEMORY:
+            raise ValueError("Expected at least 1MiB")
+        return size
     raise TypeError(kind)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from uuid import UUID
 
 import msgspec
@@ -18,12 +21,18 @@ from oneton.domain.model import (
     Score,
     Tenant,
 )
+from oneton.index.merging import Policy
+from oneton.index.scan import ScanThreads
+from oneton.index.store import IndexStore
 from oneton.records.database import Database
 from oneton.records.faces import Faces
 from oneton.records.galleries import Galleries, ModelPacks
 from oneton.records.tenants import Tenants
+from oneton.verbs.catch_up import CatchUp
+from oneton.verbs.cpu import Cpu
 
 DIMENSION = 16
+PACK = ModelPack("test", "0" * 64, DIMENSION)
 
 
 class House(msgspec.Struct, frozen=True):
@@ -53,10 +62,53 @@ async def add(
     return face_id
 
 
+class Hands(msgspec.Struct, frozen=True):
+    """What indexes are held with."""
+
+    cpu: Cpu
+    upkeep: Cpu
+    store: IndexStore
+
+
+@contextmanager
+def open_hands(folder: Path, policy: Policy | None = None, least_faces: int = 1) -> Iterator[Hands]:
+    """Threads, and a place for snapshots, as one process has them."""
+    cpu, upkeep, threads = Cpu(2, 50), Cpu(1, 0, name="upkeep", nice=10), ScanThreads(2)
+    store = IndexStore(folder, policy or Policy(), threads, least_faces)
+    try:
+        yield Hands(cpu, upkeep, store)
+    finally:
+        cpu.close()
+        upkeep.close()
+        threads.close()
+        store.close()
+
+
+@pytest.fixture
+def hands(tmp_path: Path) -> Iterator[Hands]:
+    with open_hands(tmp_path / "snapshots") as made:
+        yield made
+
+
+@pytest.fixture
+async def catch_up(house: House, hands: Hands) -> AsyncIterator[CatchUp]:
+    """Indexes of galleries of the test pack."""
+    made = make_catch_up(house, hands)
+    yield made
+    await made.close()
+
+
+def make_catch_up(house: House, hands: Hands, pack_no: int | None = None) -> CatchUp:
+    number = house.gallery.model_pack_no if pack_no is None else pack_no
+    return CatchUp(
+        house.galleries, house.faces, hands.cpu, hands.upkeep, hands.store, (number, PACK)
+    )
+
+
 @pytest.fixture
 async def house(database: Database, rng: np.random.Generator) -> House:
     tenants, galleries, faces = Tenants(database), Galleries(database), Faces(database)
-    pack_no = await ModelPacks(database).number(ModelPack("test", "0" * 64, DIMENSION))
+    pack_no = await ModelPacks(database).number(PACK)
     made = [
         await tenants.create(name, DEFAULT_GALLERY, pack_no, Score(50)) for name in ("one", "other")
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import msgspec
 import numpy as np
@@ -11,30 +10,13 @@ import pytest
 
 from oneton.biometrics.calibration import FOLDER, Calibration
 from oneton.domain.errors import ConflictError, IndexLoadingError, NotFoundError
-from oneton.domain.model import DEFAULT_GALLERY, GalleryId, ModelPack
-from oneton.index.exact import ExactIndex
+from oneton.domain.model import DEFAULT_GALLERY, GalleryId
 from oneton.records.database import Database
 from oneton.verbs.catch_up import CatchUp
-from oneton.verbs.cpu import Cpu
 from oneton.verbs.identify import Find
-from tests.records.conftest import DIMENSION, House, add, unit_rows
+from tests.records.conftest import Hands, House, add, make_catch_up, unit_rows
 
 pytestmark = pytest.mark.anyio
-
-PACK = ModelPack("test", "0" * 64, DIMENSION)
-
-
-@pytest.fixture
-def cpu() -> Iterator[Cpu]:
-    made = Cpu(2, 50)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def catch_up(house: House, cpu: Cpu) -> CatchUp:
-    pack_no = house.gallery.model_pack_no
-    return CatchUp(house.galleries, house.faces, cpu, ExactIndex, (pack_no, PACK))
 
 
 async def test_an_answer_is_current_however_many_ask_at_once(
@@ -51,9 +33,9 @@ async def test_an_answer_is_current_however_many_ask_at_once(
 
 
 async def test_another_packs_gallery_is_refused(
-    house: House, cpu: Cpu, rng: np.random.Generator
+    house: House, hands: Hands, rng: np.random.Generator
 ) -> None:
-    catch_up = CatchUp(house.galleries, house.faces, cpu, ExactIndex, (999, PACK))
+    catch_up = make_catch_up(house, hands, pack_no=999)
     with pytest.raises(ConflictError):
         await catch_up(house.tenant.tenant_id, DEFAULT_GALLERY)
 
@@ -77,19 +59,19 @@ async def test_hear_brings_a_held_gallery_up_without_a_question(
 
 
 async def test_close_ends_what_was_heard_before_the_threads_end(
-    house: House, catch_up: CatchUp, cpu: Cpu, rng: np.random.Generator
+    house: House, catch_up: CatchUp, hands: Hands, rng: np.random.Generator
 ) -> None:
     tenant = house.tenant.tenant_id
     await catch_up(tenant, DEFAULT_GALLERY)
     await add(house.faces, house.gallery, unit_rows(rng, 1)[0])
     catch_up.hear(tenant, DEFAULT_GALLERY)
     await catch_up.close()
-    cpu.close()
-    assert catch_up._following == {}
+    hands.cpu.close()
+    assert catch_up._tasks == {}
 
 
 async def test_find_gives_the_next_best_when_one_was_purged_meanwhile(
-    house: House, catch_up: CatchUp, cpu: Cpu, rng: np.random.Generator
+    house: House, catch_up: CatchUp, hands: Hands, rng: np.random.Generator
 ) -> None:
     tenant = house.tenant.tenant_id
     probe = unit_rows(rng, 1)[0]
@@ -99,13 +81,13 @@ async def test_find_gives_the_next_best_when_one_was_purged_meanwhile(
     stale = current.index.search(probe[np.newaxis], 2)
     async with house.faces.locked(tenant, house.gallery) as locked:
         await locked.purge(gone)
-    find = Find(catch_up, cpu, house.faces, a_calibration())
+    find = Find(catch_up, hands.cpu, house.faces, a_calibration())
     found = await find(tenant, current, probe, stale)
     assert [each.face_id for each in found] == [kept]
 
 
 async def test_an_index_that_knows_more_than_postgres_is_loaded_anew(
-    house: House, catch_up: CatchUp, cpu: Cpu, database: Database, rng: np.random.Generator
+    house: House, catch_up: CatchUp, hands: Hands, database: Database, rng: np.random.Generator
 ) -> None:
     tenant = house.tenant.tenant_id
     probe = unit_rows(rng, 1)[0]
@@ -118,7 +100,7 @@ async def test_an_index_that_knows_more_than_postgres_is_loaded_anew(
             """update face set removed_at_head = added_at_head, face_id = null,
                  image_content_type = null, created_at = null"""
         )
-    find = Find(catch_up, cpu, house.faces, a_calibration())
+    find = Find(catch_up, hands.cpu, house.faces, a_calibration())
     with pytest.raises(IndexLoadingError):
         await find(tenant, current, probe, current.index.search(probe[np.newaxis], 1))
     current = await catch_up(tenant, DEFAULT_GALLERY)

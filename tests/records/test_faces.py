@@ -128,6 +128,6 @@ async def test_page_walks_every_face_once(house: House, rng: np.random.Generator
 
 def test_templates_survive_storage_with_unit_norm(rng: np.random.Generator) -> None:
     rows = unit_rows(rng, 50, 512)
-    read = decode_templates([encode_template(row) for row in rows], 512)
+    read = decode_templates(b"".join(encode_template(row) for row in rows), 512)
     np.testing.assert_allclose(np.linalg.norm(read, axis=1), 1, atol=1e-6)
     assert (np.sum(read * rows, axis=1) > 0.999999).all()

@@ -33,6 +33,8 @@ from oneton.settings import Settings
 log = structlog.get_logger()
 
 DEMO_TENANT = "demo"
+LOAD_WITHIN_S = 10.0
+"""A caller waits so long for a gallery's index; then the answer is 503 with Retry-After."""
 
 
 def serve_until_stopped(settings: Settings) -> None:
@@ -93,7 +95,10 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.stop, number)
-    async with open_parts(settings) as parts, open_verbs(settings, parts) as verbs:
+    async with (
+        open_parts(settings) as parts,
+        open_verbs(settings, parts, load_within_s=LOAD_WITHIN_S) as verbs,
+    ):
         demo = await _demo_credentials(settings, parts) if settings.database_url is None else None
         config = uvicorn.Config(
             make_app(verbs),

@@ -17,7 +17,8 @@ OnetonError
 ├── SettingError            a setting is wrong; nothing was started
 └── UnavailableError        try again
     ├── BusyError           more work queued than the CPU budget allows
-    ├── IndexLoadingError
+    ├── IndexLoadingError   the gallery's index is being loaded
+    ├── SnapshotError       a file of the index is damaged; it is loaded anew
     └── StoreDownError      Postgres or the object store does not answer
 """
 
@@ -136,6 +137,10 @@ class BusyError(UnavailableError):
 
 class IndexLoadingError(UnavailableError):
     """The gallery's index is being loaded."""
+
+
+class SnapshotError(UnavailableError):
+    """A file of an index snapshot is missing, damaged, or of another format."""
 
 
 class StoreDownError(UnavailableError):

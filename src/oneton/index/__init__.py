@@ -48,5 +48,6 @@ class GalleryIndex(Protocol):
 
         Raises:
             DimensionError: D is not the index's.
+            SnapshotError: a file of the index is damaged; it has to be loaded anew.
         """
         ...

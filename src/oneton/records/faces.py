@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import asyncpg
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,12 +21,25 @@ from oneton.domain.model import (
     GalleryId,
     TenantId,
 )
-from oneton.records.database import Connection, Database
+from oneton.records.database import Connection, Database, one_row
 from oneton.records.galleries import lock_gallery, move_head
 from oneton.records.templates import decode_templates, encode_template
 
 CHUNK = 20_000
 """Templates read at once: 20 MB at 512 dimensions."""
+LOAD_CHUNK = 131_072
+"""Likewise, when a whole gallery is read."""
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """What Postgres has of a face, for telling whether it is the one that a snapshot holds."""
+
+    removed_at_head: int | None
+    template: bytes | None
+
+    def removed_after(self, head: int) -> bool:
+        """Whether the face was there at that head, and is gone."""
+        return self.removed_at_head is not None and self.removed_at_head > head
 
 
 class Faces:
@@ -35,7 +49,13 @@ class Faces:
         self._database = database
 
     async def changes(
-        self, tenant: TenantId, gallery: Gallery, since: int, dimension: int
+        self,
+        tenant: TenantId,
+        gallery: Gallery,
+        since: int,
+        dimension: int,
+        *,
+        chunk: int = CHUNK,
     ) -> AsyncGenerator[Changes, None]:
         """What moved the gallery from head `since` to `gallery.head`, a chunk at a time.
 
@@ -43,9 +63,27 @@ class Faces:
         """
         while since < gallery.head:
             async with self._database.transaction(tenant) as connection:
-                chunk = await _changes(connection, gallery, since, dimension, CHUNK)
-            yield chunk
-            since = chunk.head
+                changes = await _changes(connection, gallery, since, dimension, chunk)
+            yield changes
+            since = changes.head
+
+    async def stamps(
+        self, tenant: TenantId, gallery: Gallery, face_nos: Sequence[int]
+    ) -> dict[FaceNo, Stamp]:
+        """What is there of these faces of a gallery, under its model pack."""
+        async with self._database.transaction(tenant) as connection:
+            rows = await connection.fetch(
+                """select face_no, removed_at_head, embedding from face
+                   left join template using (face_no)
+                   where gallery_no = $1 and face_no = any ($2)
+                     and (model_pack_no = $3 or model_pack_no is null)""",
+                gallery.gallery_no,
+                list(face_nos),
+                gallery.model_pack_no,
+            )
+        return {
+            FaceNo(row["face_no"]): Stamp(row["removed_at_head"], row["embedding"]) for row in rows
+        }
 
     async def ids(
         self, tenant: TenantId, face_nos: Sequence[int] | NDArray[np.int64]
@@ -214,21 +252,28 @@ class LockedGallery:
 async def _changes(
     connection: Connection, gallery: Gallery, since: int, dimension: int, limit: int | None
 ) -> Changes:
-    added = await connection.fetch(
-        """select face_no, added_at_head, embedding
-           from face join template using (face_no)
-           where gallery_no = $1 and model_pack_no = $2
-             and added_at_head > $3 and added_at_head <= $4
-           order by added_at_head limit $5""",
+    # One row for all, for a row each costs the client more than the server.
+    added = await one_row(
+        connection,
+        """select coalesce(array_agg(face_no order by added_at_head), '{}') as face_nos,
+             coalesce(string_agg(embedding, ''::bytea order by added_at_head), '') as templates,
+             max(added_at_head) as last
+           from (
+             select face_no, added_at_head, embedding
+             from face join template using (face_no)
+             where gallery_no = $1 and model_pack_no = $2
+               and added_at_head > $3 and added_at_head <= $4
+             order by added_at_head limit $5) as found""",
         gallery.gallery_no,
         gallery.model_pack_no,
         since,
         gallery.head,
         limit,
     )
+    face_nos = np.array(added["face_nos"], dtype=np.int64)
     head = gallery.head
-    if limit is not None and len(added) == limit:
-        head = added[-1]["added_at_head"]
+    if limit is not None and len(face_nos) == limit:
+        head = added["last"]
     removed = await connection.fetch(
         """select face_no from face
            where gallery_no = $1 and removed_at_head > $2 and removed_at_head <= $3""",
@@ -239,8 +284,8 @@ async def _changes(
     return Changes(
         since=since,
         head=head,
-        added_face_nos=np.array([row["face_no"] for row in added], dtype=np.int64),
-        added_embeddings=decode_templates([row["embedding"] for row in added], dimension),
+        added_face_nos=face_nos,
+        added_embeddings=decode_templates(added["templates"], dimension),
         removed_face_nos=np.array([row["face_no"] for row in removed], dtype=np.int64),
     )
 

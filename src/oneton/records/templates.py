@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,9 +15,9 @@ def encode_template(embedding: Embedding) -> bytes:
     return embedding.astype(_STORED).tobytes()
 
 
-def decode_templates(rows: Sequence[bytes], dimension: int) -> NDArray[np.float32]:
-    """Read templates back as (N, D) float32, of unit L2 norm again after the rounding."""
-    stored = np.frombuffer(b"".join(rows), dtype=_STORED).reshape(len(rows), dimension)
+def decode_templates(stored_bytes: bytes, dimension: int) -> NDArray[np.float32]:
+    """Read templates, one after another, as (N, D) float32 of unit L2 norm after the rounding."""
+    stored = np.frombuffer(stored_bytes, dtype=_STORED).reshape(-1, dimension)
     embeddings: NDArray[np.float32] = stored.astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     return embeddings

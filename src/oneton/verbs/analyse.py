@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from oneton.biometrics.analyse import Analyser
 from oneton.biometrics.decode import ALL_TYPES
+from oneton.domain.errors import SnapshotError
 from oneton.domain.model import Analysis
 from oneton.domain.stages import stage
 from oneton.index import GalleryIndex
@@ -49,8 +50,12 @@ class Analyse:
 
     async def and_search(
         self, picture: Picture, index: GalleryIndex, k: int
-    ) -> tuple[Analysis, Ranking]:
-        """The same, and rank an index for the embedding while the thread is at it."""
+    ) -> tuple[Analysis, Ranking | None]:
+        """The same, and rank an index for the embedding while the thread is at it.
+
+        Returns:
+            no ranking when the index proved damaged; `CatchUp` loads it anew.
+        """
         return await self.cpu.run(partial(self._analyse_and_search, picture, index, k))
 
     def _analyse(self, picture: Picture) -> Analysis:
@@ -63,7 +68,10 @@ class Analyse:
 
     def _analyse_and_search(
         self, picture: Picture, index: GalleryIndex, k: int
-    ) -> tuple[Analysis, Ranking]:
+    ) -> tuple[Analysis, Ranking | None]:
         analysis = self._analyse(picture)
         with stage("search"):
-            return analysis, index.search(analysis.embedding[np.newaxis], k)
+            try:
+                return analysis, index.search(analysis.embedding[np.newaxis], k)
+            except SnapshotError:
+                return analysis, None

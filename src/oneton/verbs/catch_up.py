@@ -3,43 +3,71 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Coroutine
 from contextlib import aclosing
 from functools import partial
+from time import monotonic
 
 import msgspec
+import numpy as np
 import structlog
 
-from oneton.domain.errors import ConflictError, OnetonError
-from oneton.domain.model import Gallery, GalleryId, ModelPack, TenantId
+from oneton.domain.errors import ConflictError, IndexLoadingError, OnetonError
+from oneton.domain.model import FaceNo, Gallery, GalleryId, ModelPack, TenantId
 from oneton.domain.stages import stage
-from oneton.index import GalleryIndex
-from oneton.records.faces import Faces
+from oneton.index.segmented import BULK_FACES, SegmentedIndex
+from oneton.index.snapshot import Identity, Manifest
+from oneton.index.store import IndexStore
+from oneton.index.templates import check_rows
+from oneton.records.faces import CHUNK, LOAD_CHUNK, Faces
 from oneton.records.galleries import Galleries
 from oneton.verbs.cpu import Cpu
 
 log = structlog.get_logger()
+
+SAID_FACES = 1000
+"""Loading a smaller gallery is not worth a line in the log."""
 
 
 class Current(msgspec.Struct, frozen=True):
     """A gallery and an index of it that has reached the gallery's head, or passed it."""
 
     gallery: Gallery
-    index: GalleryIndex
+    index: SegmentedIndex
 
 
-class _Loaded:
-    def __init__(self, index: GalleryIndex) -> None:
-        self.index = index
+class Loaded:
+    """An index that this process holds, or is loading.
+
+    Attributes:
+        lock: held by who brings the index further.
+        size_bytes: as it was last counted.
+        snapshot_head: of the newest snapshot.
+        snapshot_at_s: when that was taken, monotonic.
+    """
+
+    def __init__(self, gallery: Gallery, identity: Identity) -> None:
+        self.gallery = gallery
+        self.identity = identity
+        self.index: SegmentedIndex | None = None
         self.lock = asyncio.Lock()
+        self.size_bytes = 0
+        self.snapshot_head = 0
+        self.snapshot_at_s = monotonic()
+
+
+_Key = tuple[TenantId, GalleryId]
 
 
 class CatchUp:
     """Holds the indexes that this process was asked about.
 
     Args:
-        make_index: makes an empty index of a dimension.
+        cpu: for changes that answers wait for.
+        upkeep: one thread of low priority, for what would keep the others too long.
         pack: the model pack this process embeds with, and its number in Postgres.
+        load_within_s: how long a question waits for an index to be loaded; None is for ever.
     """
 
     def __init__(
@@ -47,16 +75,22 @@ class CatchUp:
         galleries: Galleries,
         faces: Faces,
         cpu: Cpu,
-        make_index: Callable[[int], GalleryIndex],
+        upkeep: Cpu,
+        store: IndexStore,
         pack: tuple[int, ModelPack],
+        *,
+        load_within_s: float | None = None,
     ) -> None:
         self._galleries = galleries
         self._faces = faces
         self._cpu = cpu
-        self._make_index = make_index
+        self._upkeep = upkeep
+        self._store = store
         self._pack_no, self._pack = pack
-        self._loaded: dict[tuple[int, int], _Loaded] = {}
-        self._following: dict[tuple[TenantId, GalleryId], asyncio.Task[None]] = {}
+        self._load_within_s = load_within_s
+        self._held: OrderedDict[_Key, Loaded] = OrderedDict()
+        self._tasks: dict[tuple[str, _Key], asyncio.Task[None]] = {}
+        self.size_bytes = 0
 
     async def __call__(self, tenant: TenantId, gallery_id: GalleryId) -> Current:
         """Read the head, and bring the index there.
@@ -64,6 +98,7 @@ class CatchUp:
         Raises:
             NotFoundError: the tenant has no such gallery.
             ConflictError: the gallery was made by another model pack.
+            IndexLoadingError: the index is being loaded; try again.
         """
         with stage("head"):
             gallery = await self._galleries.read(tenant, gallery_id)
@@ -71,52 +106,164 @@ class CatchUp:
             raise ConflictError(
                 f"gallery {gallery_id} was made by another model pack than {self._pack.name}"
             )
-        key = (gallery.gallery_no, gallery.model_pack_no)
-        loaded = self._loaded.get(key)
-        if loaded is None:
-            loaded = self._loaded[key] = _Loaded(self._make_index(self._pack.dimension))
-        if loaded.index.head < gallery.head:
+        key = (tenant, gallery_id)
+        held = self._held.get(key)
+        if held is None or held.gallery.gallery_no != gallery.gallery_no:
+            held = self._held[key] = Loaded(gallery, self._identity(gallery))
+        self._held.move_to_end(key)
+        index = held.index
+        if index is None or index.damage is not None:
+            with stage("load"):
+                index = await self._wait_for(key, held, gallery)
+        if index.head < gallery.head:
             with stage("catch_up"):
-                await self._bring(loaded, gallery)
-        return Current(gallery, loaded.index)
-
-    async def _bring(self, loaded: _Loaded, gallery: Gallery) -> None:
-        index = loaded.index
-        async with loaded.lock:
-            if index.head >= gallery.head:
-                return
-            found = self._faces.changes(
-                gallery.tenant_id, gallery, index.head, self._pack.dimension
-            )
-            async with aclosing(found) as chunks:
-                async for changes in chunks:
-                    await self._cpu.run_upkeep(partial(index.catch_up, changes))
+                await self._bring(held, index, gallery)
+        return Current(gallery, index)
 
     def forget(self, gallery: Gallery) -> None:
-        """Drop the index of a gallery; the next question loads it from Postgres."""
-        self._loaded.pop((gallery.gallery_no, gallery.model_pack_no), None)
+        """Use neither the index of a gallery nor its snapshots any more, for Postgres disagrees."""
+        held = self._held.get((gallery.tenant_id, gallery.gallery_id))
+        if held is not None and held.index is not None:
+            held.index.damage = "it knows faces that Postgres does not"
+
+    def drop(self, held: Loaded) -> None:
+        """Let go of an index; the next question loads it again."""
+        key = (held.gallery.tenant_id, held.gallery.gallery_id)
+        if self._held.get(key) is held:
+            del self._held[key]
+            self.size_bytes -= held.size_bytes
+
+    def held(self) -> list[Loaded]:
+        """The indexes in memory, the least recently asked first."""
+        return [each for each in self._held.values() if each.index is not None]
+
+    def count(self, held: Loaded) -> None:
+        """Note how much memory an index takes now."""
+        key = (held.gallery.tenant_id, held.gallery.gallery_id)
+        if held.index is not None and self._held.get(key) is held:
+            self.size_bytes += held.index.size_bytes - held.size_bytes
+            held.size_bytes = held.index.size_bytes
 
     def hear(self, tenant: TenantId, gallery_id: GalleryId) -> None:
         """Catch up ahead of the next question, when this gallery is held at all."""
-        key = (tenant, gallery_id)
-        if key in self._following or not self._loaded:
-            return
-        task = asyncio.create_task(self._follow(tenant, gallery_id))
-        self._following[key] = task
-        task.add_done_callback(lambda _task: self._following.pop(key, None))
+        held = self._held.get((tenant, gallery_id))
+        if held is not None and held.index is not None:
+            self._start("follow", (tenant, gallery_id), self._follow(held))
 
     async def close(self) -> None:
-        """End what `hear` began; nothing may be heard any more."""
-        following = list(self._following.values())
-        for task in following:
+        """End what `hear` and the questions began; nothing may be heard any more."""
+        running = list(self._tasks.values())
+        for task in running:
             task.cancel()
-        await asyncio.gather(*following, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
 
-    async def _follow(self, tenant: TenantId, gallery_id: GalleryId) -> None:
+    def _identity(self, gallery: Gallery) -> Identity:
+        return Identity(
+            tenant_id=str(gallery.tenant_id),
+            gallery_id=gallery.gallery_id,
+            gallery_no=gallery.gallery_no,
+            model_pack=self._pack.name,
+            model_sha256=self._pack.sha256,
+            dimension=self._pack.dimension,
+        )
+
+    def _start(self, what: str, key: _Key, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Begin a piece of work, unless it is under way."""
+        task = self._tasks.get((what, key))
+        if task is not None:
+            work.close()
+            return task
+        task = self._tasks[what, key] = asyncio.create_task(work)
+
+        def ended(done: asyncio.Task[None]) -> None:
+            del self._tasks[what, key]
+            if not done.cancelled() and done.exception() is not None:
+                log.debug("ended with an error", what=what, error=str(done.exception()))
+
+        task.add_done_callback(ended)
+        return task
+
+    async def _wait_for(self, key: _Key, held: Loaded, gallery: Gallery) -> SegmentedIndex:
+        task = self._start("load", key, self._load(held, gallery))
         try:
-            gallery = await self._galleries.read(tenant, gallery_id)
-            loaded = self._loaded.get((gallery.gallery_no, gallery.model_pack_no))
-            if loaded is not None and loaded.index.head < gallery.head:
-                await self._bring(loaded, gallery)
+            async with asyncio.timeout(self._load_within_s):
+                await asyncio.shield(task)
+        except TimeoutError:
+            raise IndexLoadingError("the gallery's index is being loaded", 2) from None
+        assert held.index is not None
+        return held.index
+
+    async def _load(self, held: Loaded, gallery: Gallery) -> None:
+        """From the newest snapshot that Postgres confirms, and from Postgres what came after."""
+        started_s = monotonic()
+        if held.index is not None and held.index.damage is not None:
+            self._store.set_aside(held.identity, held.index.damage)
+        while True:
+            opened = await self._upkeep.run_upkeep(partial(self._store.open, held.identity))
+            index, manifest = opened
+            why = None if manifest is None else await self._disagreement(gallery, manifest)
+            if why is None:
+                break
+            self._store.set_aside(held.identity, why)
+        from_snapshot = len(index)
+        await self._replay(index, gallery)
+        held.index = index
+        held.snapshot_head = 0 if manifest is None else manifest.head
+        held.snapshot_at_s = monotonic()
+        self.count(held)
+        if len(index) >= SAID_FACES:
+            log.info(
+                "index loaded",
+                gallery=gallery.gallery_id,
+                faces=len(index),
+                from_snapshot=from_snapshot,
+                took_s=round(monotonic() - started_s, 2),
+            )
+
+    async def _disagreement(self, gallery: Gallery, manifest: Manifest) -> str | None:
+        """Why a snapshot was not taken of this Postgres, as after a restore of a backup."""
+        if manifest.head > gallery.head:
+            return f"its head {manifest.head} is past Postgres's {gallery.head}"
+        face_nos = [anchor.face_no for anchor in manifest.anchors]
+        stamps = await self._faces.stamps(gallery.tenant_id, gallery, face_nos)
+        for anchor in manifest.anchors:
+            stamp = stamps.get(FaceNo(anchor.face_no))
+            if stamp is None or (stamp.template is None and not stamp.removed_after(manifest.head)):
+                return f"Postgres does not know its face {anchor.face_no}"
+            if stamp.template is not None:
+                template = np.frombuffer(stamp.template, dtype="<f2")[np.newaxis]
+                if int(check_rows(template)[0]) != anchor.check:
+                    return f"Postgres has another face {anchor.face_no}"
+        return None
+
+    async def _bring(self, held: Loaded, index: SegmentedIndex, gallery: Gallery) -> None:
+        async with held.lock:
+            await self._replay(index, gallery)
+            self.count(held)
+
+    async def _replay(self, index: SegmentedIndex, gallery: Gallery) -> None:
+        """Apply what Postgres has after the index's head; many faces at once become segments."""
+        behind = gallery.head - index.head
+        if behind <= 0:
+            return
+        many = behind >= BULK_FACES
+        found = self._faces.changes(
+            gallery.tenant_id,
+            gallery,
+            index.head,
+            self._pack.dimension,
+            chunk=LOAD_CHUNK if many else CHUNK,
+        )
+        threads = self._upkeep if many else self._cpu
+        async with aclosing(found) as chunks:
+            async for changes in chunks:
+                await threads.run_upkeep(partial(index.catch_up, changes))
+
+    async def _follow(self, held: Loaded) -> None:
+        index = held.index
+        try:
+            gallery = await self._galleries.read(held.gallery.tenant_id, held.gallery.gallery_id)
+            if index is not None and held.gallery.gallery_no == gallery.gallery_no:
+                await self._bring(held, index, gallery)
         except OnetonError as error:
             log.warning("following a gallery failed", error=str(error))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -21,10 +24,14 @@ class Cpu:
     Args:
         threads: computations at once.
         queue_limit: computations that may wait for a thread.
+        name: of the threads.
+        nice: 1 to 19 gives way to the others' threads, where the system can (Linux).
     """
 
-    def __init__(self, threads: int, queue_limit: int) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="cpu")
+    def __init__(self, threads: int, queue_limit: int, *, name: str = "cpu", nice: int = 0) -> None:
+        self._threads = ThreadPoolExecutor(
+            threads, thread_name_prefix=name, initializer=_give_way, initargs=(nice,)
+        )
         self._limit = threads + queue_limit
         self._admitted = 0
 
@@ -54,3 +61,9 @@ class Cpu:
     def close(self) -> None:
         """End the threads once what they run is done."""
         self._threads.shutdown()
+
+
+def _give_way(nice: int) -> None:
+    """Lower the calling thread's priority."""
+    if nice and sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)

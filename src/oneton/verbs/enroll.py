@@ -82,6 +82,10 @@ class Enroll:
         head = current.index.head
         analysis, ranking = await self.analyse.and_search(picture, current.index, 1)
         while True:
+            if ranking is None:
+                current = await self.catch_up(tenant, gallery_id)
+                head = current.index.head
+                ranking = await self.find.search(current, analysis.embedding, 1)
             if idempotency_key is not None:
                 earlier = await self.enrolled_before(tenant, gallery_id, idempotency_key)
                 if earlier is not None:
@@ -98,9 +102,7 @@ class Enroll:
             )
             if done is not None:
                 return done
-            current = await self.catch_up(tenant, gallery_id)
-            head = current.index.head
-            ranking = await self.find.search(current, analysis.embedding, 1)
+            ranking = None
 
     async def enrolled_before(
         self, tenant: TenantId, gallery_id: GalleryId, idempotency_key: str

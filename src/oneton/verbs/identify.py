@@ -110,6 +110,9 @@ class Identify:
         """
         current = await self.catch_up(tenant, gallery_id)
         analysis, ranking = await self.analyse.and_search(picture, current.index, limit)
+        if ranking is None:
+            current = await self.catch_up(tenant, gallery_id)
+            ranking = await self.find.search(current, analysis.embedding, limit)
         threshold = current.gallery.threshold
         least = threshold if matches_only else NO_SCORE
         candidates = await self.find(tenant, current, analysis.embedding, ranking, least)

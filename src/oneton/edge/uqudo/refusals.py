@@ -43,6 +43,7 @@ ERRORS: dict[type[errors.OnetonError], tuple[int, str]] = {
     errors.DeniedError: (401, "invalid_token"),
     errors.BusyError: (503, "BUSY"),
     errors.IndexLoadingError: (503, "BUSY"),
+    errors.SnapshotError: (503, "BUSY"),
     errors.StoreDownError: (503, "UNAVAILABLE"),
     errors.UnavailableError: (503, "UNAVAILABLE"),
     errors.OnetonError: (500, "INTERNAL_ERROR"),

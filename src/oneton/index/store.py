@@ -1,0 +1,194 @@
+"""Where the indexes of one process come from, and where their snapshots go."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from oneton.domain.errors import SnapshotError
+from oneton.index.files import sync_folder, write_durably
+from oneton.index.merging import Policy
+from oneton.index.scan import ScanThreads
+from oneton.index.segmented import SegmentedIndex
+from oneton.index.snapshot import (
+    SEGMENTS,
+    Identity,
+    Manifest,
+    SnapshotFolder,
+    files_of,
+    read_manifest,
+)
+
+log = structlog.get_logger()
+
+REPLICA = "replica-"
+LOCK = ".lock"
+MOST_REPLICAS = 256
+
+
+class IndexStore:
+    """Makes indexes, and keeps their snapshots in a folder of which this process is the writer.
+
+    The first process takes `root`, others on the same machine `root/replica-2` and so on; each
+    begins with what another has written when that is newer than its own.
+
+    Args:
+        root: ONETON_INDEX_DIR.
+        least_faces: smaller galleries get no files; Postgres gives them back in no time.
+    """
+
+    def __init__(self, root: Path, policy: Policy, threads: ScanThreads, least_faces: int) -> None:
+        self._root = root
+        self._policy = policy
+        self._threads = threads
+        self._least = least_faces
+        self._lock: int | None = None
+        self.folder = self._claim()
+
+    def open(self, identity: Identity) -> tuple[SegmentedIndex, Manifest | None]:
+        """The index of the newest snapshot that is whole, or an empty one.
+
+        What damage there is has been said and set aside.
+        """
+        kept = self._snapshots(identity)
+        index = SegmentedIndex(
+            identity.dimension,
+            folder=None if kept is None else kept.segments,
+            policy=self._policy,
+            threads=self._threads,
+        )
+        if kept is None:
+            return index, None
+        self._adopt(kept)
+        opened = kept.open_newest()
+        if opened is None:
+            return index, None
+        index.start_from(opened.view)
+        return index, opened.manifest
+
+    def take(self, identity: Identity, index: SegmentedIndex) -> Manifest | None:
+        """Take a snapshot, and delete what is not needed any more.
+
+        Returns:
+            None for a gallery that is small, or when it cannot be written, which is said.
+        """
+        kept = self._snapshots(identity)
+        if kept is None or len(index) < self._least:
+            return None
+        try:
+            manifest = kept.take(index.view, time.time())
+            kept.tidy(index.files())
+        except OSError as error:
+            why = error.strerror or str(error)
+            log.warning("a snapshot cannot be written", folder=str(kept.folder), error=why)
+            return None
+        return manifest
+
+    def set_aside(self, identity: Identity, why: str) -> None:
+        """Use none of a gallery's snapshots any more."""
+        kept = self._snapshots(identity)
+        if kept is not None:
+            for path in kept.manifests():
+                kept.set_aside(path, why)
+
+    def close(self) -> None:
+        """Leave the folder to another process."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _snapshots(self, identity: Identity) -> SnapshotFolder | None:
+        if self.folder is None:
+            return None
+        return SnapshotFolder(self.folder / relative_folder(identity), identity)
+
+    def _claim(self) -> Path | None:
+        """The first folder that no living process writes to."""
+        for number in range(1, MOST_REPLICAS):
+            folder = self._root if number == 1 else self._root / f"{REPLICA}{number}"
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                log.warning(
+                    "no snapshots: the folder cannot be used",
+                    folder=str(folder),
+                    error=error.strerror or str(error),
+                )
+                return None
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(lock)
+                continue
+            self._lock = lock
+            return folder
+        return None
+
+    def _adopt(self, own: SnapshotFolder) -> None:
+        """Begin with another process's snapshot when it is newer than ours."""
+        assert self.folder is not None
+        relative = own.folder.relative_to(self.folder)
+        newest = next((_head(path) for path in own.manifests()), -1)
+        theirs = [
+            path
+            for folder in replica_folders(self._root)
+            if folder != self.folder
+            for path in (folder / relative).glob("*.json")
+            if _head(path) > newest
+        ]
+        for path in sorted(theirs, key=_head, reverse=True):
+            try:
+                _link(path, own.folder)
+            except (OSError, SnapshotError) as error:
+                log.info("another process's snapshot is left alone", path=str(path), why=str(error))
+            else:
+                return
+
+
+def relative_folder(identity: Identity) -> Path:
+    """A gallery's folder under one model pack: names for people, made unique."""
+    pack = re.sub(r"[^A-Za-z0-9_.-]", "_", identity.model_pack).strip(".") or "pack"
+    return Path(
+        f"{identity.gallery_id}.{identity.tenant_id}", f"{pack}-{identity.model_sha256[:12]}"
+    )
+
+
+def replica_folders(root: Path) -> Iterator[Path]:
+    """The folders in which processes of this machine keep snapshots."""
+    yield root
+    try:
+        yield from sorted(path for path in root.glob(f"{REPLICA}*") if path.is_dir())
+    except OSError:
+        return
+
+
+def _head(path: Path) -> int:
+    head = path.name.partition("-")[0]
+    return int(head) if head.isdigit() else -1
+
+
+def _link(path: Path, folder: Path) -> None:
+    """Take over a snapshot's files; its manifest comes last."""
+    manifest = read_manifest(path)
+    (folder / SEGMENTS).mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in files_of(manifest):
+        target = folder / name
+        if target.exists():
+            continue
+        try:
+            os.link(path.parent / name, target)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            shutil.copyfile(path.parent / name, target)
+    sync_folder(folder / SEGMENTS)
+    write_durably(folder / path.name, [path.read_bytes()])
+    sync_folder(folder)

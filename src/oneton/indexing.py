@@ -1,0 +1,101 @@
+"""Hold the indexes of galleries; what searches by templates alone needs no model in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+import anyio.to_thread
+
+from oneton.biometrics.calibration import Calibration
+from oneton.biometrics.packs import PackFiles
+from oneton.index.merging import Policy
+from oneton.index.scan import ScanThreads
+from oneton.index.store import IndexStore
+from oneton.parts import Parts, find_pack, load_pack_calibration
+from oneton.records.duplicates import EnrolledFaces
+from oneton.settings import Settings
+from oneton.verbs.catch_up import CatchUp
+from oneton.verbs.cpu import Cpu
+from oneton.verbs.duplicates import FindDuplicates
+from oneton.verbs.keep_up import KeepUp
+
+UPKEEP_NICE = 10
+
+
+@dataclass(frozen=True)
+class Indexes:
+    """The indexes of the galleries of one model pack, and what they are kept with."""
+
+    files: PackFiles
+    calibration: Calibration
+    cpu: Cpu
+    catch_up: CatchUp
+    keep_up: KeepUp
+
+
+@asynccontextmanager
+async def open_indexes(
+    settings: Settings, parts: Parts, *, load_within_s: float | None = None
+) -> AsyncIterator[Indexes]:
+    """Find the model pack, and hold the galleries that are asked about until the block ends.
+
+    Args:
+        load_within_s: how long a question waits for a gallery; None is for ever.
+    """
+    files = await anyio.to_thread.run_sync(find_pack, settings)
+    pack_no = await parts.model_packs.number(files.pack)
+    cpu = Cpu(settings.cpu_threads, settings.queue_limit)
+    upkeep = Cpu(1, 0, name="upkeep", nice=UPKEEP_NICE)
+    threads = ScanThreads(settings.cpu_threads)
+    store = await anyio.to_thread.run_sync(partial(_open_store, settings, threads))
+    catch_up = CatchUp(
+        parts.galleries,
+        parts.faces,
+        cpu,
+        upkeep,
+        store,
+        (pack_no, files.pack),
+        load_within_s=load_within_s,
+    )
+    keep_up = KeepUp(
+        catch_up,
+        store,
+        upkeep,
+        memory_bytes=settings.index_memory,
+        snapshot_interval_s=settings.snapshot_interval_s,
+        snapshot_changes=settings.snapshot_changes,
+    )
+    keeping_up = asyncio.create_task(keep_up.run())
+    try:
+        yield Indexes(files, load_pack_calibration(files), cpu, catch_up, keep_up)
+    finally:
+        with anyio.CancelScope(shield=True):
+            keeping_up.cancel()
+            await asyncio.gather(keeping_up, return_exceptions=True)
+            await catch_up.close()
+            await keep_up.close()
+            cpu.close()
+            upkeep.close()
+            threads.close()
+            store.close()
+
+
+def _open_store(settings: Settings, threads: ScanThreads) -> IndexStore:
+    policy = Policy(seal_faces=settings.index_seal_faces, seal_after_s=settings.index_seal_after_s)
+    return IndexStore(settings.index_dir, policy, threads, settings.snapshot_least_faces)
+
+
+def make_find_duplicates(parts: Parts, indexes: Indexes) -> FindDuplicates:
+    """What `oneton duplicates` uses."""
+    return FindDuplicates(
+        indexes.catch_up,
+        indexes.cpu,
+        EnrolledFaces(parts.database),
+        indexes.calibration,
+        indexes.files.pack.dimension,
+    )
