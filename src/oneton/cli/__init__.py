@@ -7,6 +7,7 @@ import rich_click as click
 from oneton import __version__
 from oneton.cli.bulk import import_faces
 from oneton.cli.doctor import doctor
+from oneton.cli.duplicates import duplicates
 from oneton.cli.faces import purge, search, sweep
 from oneton.cli.serve import serve
 from oneton.cli.tenants import key, tenant
@@ -27,5 +28,5 @@ def main() -> None:
     """
 
 
-for command in (serve, tenant, key, import_faces, search, purge, sweep, doctor):
+for command in (serve, tenant, key, import_faces, search, duplicates, purge, sweep, doctor):
     main.add_command(command)
