@@ -43,6 +43,7 @@ COMMANDS = [
     ["key", "revoke"],
     ["import"],
     ["search"],
+    ["duplicates"],
     ["purge"],
     ["sweep"],
     ["doctor"],

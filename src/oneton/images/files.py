@@ -1,7 +1,8 @@
 """Original pictures as files: nothing to install, durable, safe for several processes.
 
 `<root>/<tenant>/<gallery>/<id>` is one picture, byte for byte. `<root>/.writing/` holds those being
-written, and by being there says that the root is.
+written, and by being there says that the root is. `<root>/.snapshots/` holds copies of index
+snapshots.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from typing import TypeVar
 
 import anyio
@@ -22,6 +24,8 @@ import anyio.to_thread
 
 from oneton.domain.errors import NotFoundError, StoreDownError
 from oneton.domain.model import StoredObject
+from oneton.images.blocks import read_blocks, stop_on_leaving, write_blocks
+from oneton.images.keys import COPIES, check_key, copy_key
 
 T = TypeVar("T")
 
@@ -30,31 +34,6 @@ LEFTOVER_AGE_S = 3600.0
 _WRITING = ".writing"
 _THREADS = 16
 _BATCH = 1000
-_SEGMENT_BYTES = 255
-_KEY_BYTES = 1024
-"""Source: NAME_MAX of Linux file systems; Amazon S3's longest key."""
-
-
-def check_key(key: str) -> str:
-    """Pass on a key of the form `<tenant>/<gallery>/<id>`.
-
-    No part is empty, starts with a dot, is longer than 255 bytes or holds a backslash or an
-    unprintable character, so a key never names a folder or leaves the store.
-
-    Raises:
-        ValueError: it is none; keys are ours, so this is our own mistake.
-    """
-    parts = key.split("/")
-    if (
-        len(parts) != 3
-        or not key.isprintable()
-        or "\\" in key
-        or len(key.encode()) > _KEY_BYTES
-        or any(not part or part.startswith(".") for part in parts)
-        or any(len(part.encode()) > _SEGMENT_BYTES for part in parts)
-    ):
-        raise ValueError(f"not a key of the form <tenant>/<gallery>/<id>: {key!r}")
-    return key
 
 
 def content_type_of(data: bytes) -> str:
@@ -73,7 +52,7 @@ def content_type_of(data: bytes) -> str:
 
 
 class FileStore:
-    """An ImageStore in one folder, which processes of one machine may share.
+    """An ImageStore, and SnapshotCopies, in one folder, which processes of one machine may share.
 
     A picture's content type is read from its first bytes, not kept beside it, so it cannot get out
     of step. Empty folders stay: they are as few as the galleries, and removing one would race with
@@ -95,7 +74,7 @@ class FileStore:
     ) -> None:
         """Store durably; a key that is there is overwritten."""
         path = self._path(key)
-        await self._run(partial(self._put, path, data))
+        await self._run(partial(self._put, path, (data,)))
 
     async def get(self, key: str) -> tuple[bytes, str]:
         """Read the bytes and the content type that they show."""
@@ -116,6 +95,27 @@ class FileStore:
         while batch := await self._run(lambda: tuple(islice(objects, _BATCH))):
             for found in batch:
                 yield found
+
+    async def put_file(self, key: str, path: Path) -> None:
+        """Copy a file into the store, durably; it is there whole or not at all."""
+        target = self._root / copy_key(key)
+        with stop_on_leaving() as stop:
+            await self._run(partial(self._put, target, read_blocks(path, stop)))
+
+    async def get_file(self, key: str, path: Path) -> None:
+        """Copy a file out of the store."""
+        source = self._root / copy_key(key)
+        with stop_on_leaving() as stop:
+            if not await self._run(partial(self._get_file, source, path, stop)):
+                raise NotFoundError("snapshot copy", key)
+
+    async def delete_file(self, key: str) -> None:
+        """Delete a file of a copy."""
+        await self._run(partial(self._delete, self._root / copy_key(key)))
+
+    async def list_files(self, folder: str) -> list[StoredObject]:
+        """The files below a folder."""
+        return await self._run(partial(self._list_files, self._root / copy_key(folder)))
 
     async def check(self) -> None:
         """Write, read and delete a few bytes; clear away what crashed writes left behind."""
@@ -141,8 +141,8 @@ class FileStore:
         except OSError as error:
             raise StoreDownError(f"image folder {self._root}: {error.strerror or error}") from error
 
-    def _put(self, path: Path, data: bytes) -> None:
-        beside = self._write(data)
+    def _put(self, path: Path, blocks: Iterable[bytes]) -> None:
+        beside = self._write(blocks)
         try:
             _make_folders(path.parent, above=self._root)
             beside.replace(path)
@@ -158,6 +158,23 @@ class FileStore:
             self._require_root()
             return None
 
+    def _get_file(self, source: Path, path: Path, stop: Event) -> bool:
+        if not source.is_file():
+            self._require_root()
+            return False
+        write_blocks(path, read_blocks(source, stop))
+        return True
+
+    def _list_files(self, folder: Path) -> list[StoredObject]:
+        self._require_root()
+        found = []
+        for path in folder.rglob("*"):
+            with suppress(FileNotFoundError):
+                if path.is_file():
+                    key = path.relative_to(self._root / COPIES).as_posix()
+                    found.append(_described(path, key))
+        return found
+
     def _delete(self, path: Path) -> None:
         try:
             path.unlink()
@@ -167,7 +184,7 @@ class FileStore:
             _sync(path.parent)
 
     def _check(self) -> None:
-        probe = self._write(b"check")
+        probe = self._write((b"check",))
         try:
             if probe.read_bytes() != b"check":
                 raise OSError("read other bytes than were written")
@@ -180,16 +197,16 @@ class FileStore:
                     if leftover.stat().st_mtime < oldest:
                         Path(leftover).unlink()
 
-    def _write(self, data: bytes) -> Path:
+    def _write(self, blocks: Iterable[bytes]) -> Path:
         """Write a new file that is on the disk when this returns, and in no listing."""
         path = self._writing / secrets.token_hex(16)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(descriptor, "wb") as file:
-                file.write(data)
+                file.writelines(blocks)
                 file.flush()
                 os.fsync(descriptor)
-        except OSError:
+        except BaseException:
             path.unlink(missing_ok=True)
             raise
         return path
@@ -212,10 +229,13 @@ class FileStore:
 def _stored(path: Path, key: str) -> StoredObject | None:
     """The object at a path; None when it was deleted meanwhile, or is not one of ours."""
     try:
-        check_key(key)
-        status = path.stat()
+        return _described(path, check_key(key))
     except (ValueError, FileNotFoundError):
         return None
+
+
+def _described(path: Path, key: str) -> StoredObject:
+    status = path.stat()
     return StoredObject(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 

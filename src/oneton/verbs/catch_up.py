@@ -199,7 +199,7 @@ class CatchUp:
         if held.index is not None and held.index.damage is not None:
             self._store.set_aside(held.identity, held.index.damage)
         while True:
-            opened = await self._upkeep.run_upkeep(partial(self._store.open, held.identity))
+            opened = await self._cpu.run_upkeep(partial(self._store.open, held.identity))
             index, manifest = opened
             why = None if manifest is None else await self._disagreement(gallery, manifest)
             if why is None:

@@ -42,7 +42,11 @@ class KeepUp:
     async def run(self) -> None:
         """Keep up until cancelled."""
         while True:
-            await self.once()
+            try:
+                await self.once()
+            except Exception:
+                # Answers do not depend on it, and the next round may do better.
+                log.exception("keeping up failed")
             await asyncio.sleep(TICK_S)
 
     async def warm(self) -> None:
@@ -61,7 +65,7 @@ class KeepUp:
         """Do what is due now."""
         for held in self.catch_up.held():
             index = held.index
-            if index is None or not index.wants_upkeep():
+            if index is None or index.damage is not None or not index.wants_upkeep():
                 continue
             await self._seal_and_merge(held)
             if self._snapshot_is_due(held):
@@ -113,6 +117,8 @@ class KeepUp:
 
     async def _let_go(self) -> None:
         """Drop the indexes that were asked about longest ago, until the rest fits."""
+        if self.catch_up.size_bytes <= self.memory_bytes:
+            return
         for held in self.catch_up.held()[:-1]:
             if self.catch_up.size_bytes <= self.memory_bytes:
                 return
