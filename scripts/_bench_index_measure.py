@@ -29,7 +29,7 @@ from _bench_index_engines import Engine, Found, OverLimitError
 from _bench_index_rows import KINDS, Measured, Point
 from numpy.typing import NDArray
 
-CHUNK = 20_000
+CHUNK = 131_072
 WARM, SINGLE, BATCH = 20, 200, 250
 SINGLE_AT_LEAST_S, SINGLE_AT_MOST_S, BATCH_AT_LEAST_S = 2.0, 20.0, 2.0
 INSERT_S, PACE_S, UPKEEP_EVERY_S = 3.0, 0.01, 0.05
