@@ -78,7 +78,7 @@ async def open_verbs(
         analyser = await anyio.to_thread.run_sync(partial(_make_analyser, settings, files))
         log.info("model pack loaded", pack=files.pack.name, wide=analyser.wide)
         secret = await parts.keys.signing_secret("token", secrets.token_bytes(32))
-        news = HeadNews(parts.database.dsn, indexes.catch_up.hear)
+        news = HeadNews(parts.database.dsn, indexes.catch_up.hear, indexes.keep_up.ask)
         following = asyncio.create_task(news.run())
         try:
             yield _wire(settings, parts, analyser, indexes, secret)

@@ -20,9 +20,11 @@ from oneton.parts import Parts, find_pack, load_pack_calibration
 from oneton.records.duplicates import EnrolledFaces
 from oneton.settings import Settings
 from oneton.verbs.catch_up import CatchUp
+from oneton.verbs.copy_snapshots import CopySnapshots
 from oneton.verbs.cpu import Cpu
 from oneton.verbs.duplicates import FindDuplicates
 from oneton.verbs.keep_up import KeepUp
+from oneton.verbs.take_snapshot import AskForSnapshot
 
 UPKEEP_NICE = 10
 
@@ -54,6 +56,7 @@ async def open_indexes(
     upkeep = Cpu(1, 0, name="upkeep", nice=UPKEEP_NICE)
     threads = ScanThreads(settings.cpu_threads)
     store = await anyio.to_thread.run_sync(partial(_open_store, settings, threads))
+    copies = _make_copies(settings, parts, store, cpu, upkeep) if settings.snapshot_copy else None
     catch_up = CatchUp(
         parts.galleries,
         parts.faces,
@@ -62,6 +65,7 @@ async def open_indexes(
         store,
         (pack_no, files.pack),
         load_within_s=load_within_s,
+        copies=copies,
     )
     keep_up = KeepUp(
         catch_up,
@@ -70,6 +74,7 @@ async def open_indexes(
         memory_bytes=settings.index_memory,
         snapshot_interval_s=settings.snapshot_interval_s,
         snapshot_changes=settings.snapshot_changes,
+        copies=copies,
     )
     behind = [asyncio.create_task(keep_up.run())]
     if load_within_s is not None:
@@ -82,6 +87,8 @@ async def open_indexes(
                 task.cancel()
             await asyncio.gather(*behind, return_exceptions=True)
             await catch_up.close()
+            if copies is not None:
+                await copies.close()
             await keep_up.close()
             cpu.close()
             upkeep.close()
@@ -94,6 +101,19 @@ def _open_store(settings: Settings, threads: ScanThreads) -> IndexStore:
     return IndexStore(settings.index_dir, policy, threads, settings.snapshot_least_faces)
 
 
+def _make_copies(
+    settings: Settings, parts: Parts, store: IndexStore, cpu: Cpu, upkeep: Cpu
+) -> CopySnapshots:
+    return CopySnapshots(
+        parts.images,
+        store,
+        cpu,
+        upkeep,
+        changes=settings.snapshot_changes,
+        least_faces=settings.snapshot_least_faces,
+    )
+
+
 def make_find_duplicates(parts: Parts, indexes: Indexes) -> FindDuplicates:
     """What `oneton duplicates` uses."""
     return FindDuplicates(
@@ -103,3 +123,8 @@ def make_find_duplicates(parts: Parts, indexes: Indexes) -> FindDuplicates:
         indexes.calibration,
         indexes.files.pack.dimension,
     )
+
+
+def make_ask_for_snapshot(settings: Settings, parts: Parts) -> AskForSnapshot:
+    """What `oneton snapshot take` uses while a server runs."""
+    return AskForSnapshot(parts.database, parts.galleries, settings.index_dir)

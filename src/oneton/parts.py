@@ -11,7 +11,7 @@ import anyio.to_thread
 
 from oneton.biometrics.calibration import Calibration, load_calibration
 from oneton.biometrics.packs import PackFiles, assemble_buffalo_sc, file_sha256, open_pack
-from oneton.images import ImageStore
+from oneton.images import ObjectStore
 from oneton.images.files import FileStore
 from oneton.records.database import Database
 from oneton.records.embedded import EmbeddedPostgres
@@ -32,7 +32,7 @@ class Parts:
     """The parts that settings choose, started."""
 
     database: Database
-    images: ImageStore
+    images: ObjectStore
     tenants: Tenants
     keys: Keys
     galleries: Galleries
@@ -67,7 +67,7 @@ async def _own_server(settings: Settings) -> AsyncIterator[EmbeddedPostgres]:
             await anyio.to_thread.run_sync(server.stop)
 
 
-def make_image_store(settings: Settings) -> ImageStore:
+def make_image_store(settings: Settings) -> ObjectStore:
     """Files, or the S3 store that settings name."""
     if settings.s3_endpoint is None:
         return FileStore(settings.data_dir / "images")

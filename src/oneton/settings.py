@@ -51,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         snapshot_interval_s: age at which changes of an index are written.
         snapshot_changes: number at which they are.
         snapshot_least_faces: smaller galleries are read from Postgres instead.
+        snapshot_copy: snapshots go to the object store, too, and new replicas begin with them.
         cpu_threads: computations at once.
         queue_limit: computations that may wait; past it the answer is 503.
         max_image_pixels: of one picture.
@@ -76,6 +77,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     snapshot_interval_s: Annotated[float, Meta(gt=0)] = 300.0
     snapshot_changes: Annotated[int, Meta(ge=1)] = 20_000
     snapshot_least_faces: Annotated[int, Meta(ge=1)] = 5000
+    snapshot_copy: bool = False
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     cpu_threads: Annotated[int, Meta(ge=1, le=256)] = max(1, os.cpu_count() or 1)

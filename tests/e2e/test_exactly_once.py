@@ -6,16 +6,27 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
+from _fill import fill
 from _photos import variations
 from numpy.typing import NDArray
+from uuid_utils.compat import uuid7
 
 from oneton.biometrics.analyse import Analyser
-from oneton.domain.errors import NoFaceError
+from oneton.domain.errors import NoFaceError, SnapshotError
+from oneton.domain.model import DEFAULT_GALLERY, FaceId, Gallery
+from oneton.index.snapshot import read_manifest
+from oneton.index.store import replica_folders
+from oneton.records.database import Database
+from oneton.records.faces import Faces
+from oneton.records.galleries import Galleries
+from oneton.records.tenants import Tenants
 from tests.fixtures.servers import (
     SEARCH,
     TOKEN,
@@ -34,6 +45,16 @@ PEOPLE = int(os.environ.get("ONETON_TEST_PEOPLE", "12"))
 LEAST_PHOTOS, LEAST_PEOPLE = 8, 8
 # Cosines well to either side of the default threshold, which is 0.332.
 APART, ALIKE = 0.3, 0.4
+
+SEAL_FACES = 64
+TINY_LIMITS = {
+    "ONETON_INDEX_SEAL_FACES": str(SEAL_FACES),
+    "ONETON_SNAPSHOT_LEAST_FACES": "1",
+    "ONETON_SNAPSHOT_CHANGES": "10",
+    "ONETON_SNAPSHOT_INTERVAL_S": "1",
+}
+STRANGERS = 300
+SOME_PEOPLE = max(2, PEOPLE // 4)
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +122,13 @@ async def call(http: httpx.AsyncClient, url: str, body: str, token: str) -> tupl
 
 
 async def storm(
-    servers: list[Server], credentials: dict[str, str], photos: list[list[bytes]]
+    servers: list[Server],
+    credentials: dict[str, str],
+    photos: list[list[bytes]],
+    count: int = CALLS,
 ) -> list[list[tuple[str, bool]]]:
-    """For each person `CALLS` calls at once, in turn to each server."""
-    limits = httpx.Limits(max_connections=CALLS)
+    """For each person so many calls at once, in turn to each server."""
+    limits = httpx.Limits(max_connections=count)
     async with httpx.AsyncClient(timeout=120, limits=limits) as http:
         form = {"grant_type": "client_credentials", **credentials}
         reply = await http.post(servers[0].url + TOKEN, data=form)
@@ -114,7 +138,7 @@ async def storm(
             bodies = [f'{{"idPhoto":"{as_base64(photo)}","insert":true}}' for photo in alike_photos]
             calls = [
                 call(http, servers[n % len(servers)].url, bodies[n % len(bodies)], token)
-                for n in range(CALLS)
+                for n in range(count)
             ]
             answers.append(await asyncio.gather(*calls))
         return answers
@@ -146,3 +170,103 @@ def test_mixed_people_at_once_each_get_their_own_id(
         by_person.setdefault(number % len(mixed) % len(some), set()).add(face_id)
     assert all(len(ids) == 1 for ids in by_person.values())
     assert len(set.union(*by_person.values())) == len(some)
+
+
+class Strangers(msgspec.Struct):
+    """Random templates, far from every face, that come and go in a gallery all the time.
+
+    Attributes:
+        present: their ids, the oldest first.
+        leaving: whether no more should come.
+        first: by folder, the segments of the first snapshot that had some.
+        merged: folders whose newest snapshot has none of these any more.
+    """
+
+    database: Database
+    gallery: Gallery
+    index_dir: Path
+    present: list[FaceId]
+    leaving: bool = False
+    first: dict[Path, set[str]] = msgspec.field(default_factory=dict)
+    merged: set[Path] = msgspec.field(default_factory=set)
+
+    async def come_and_go(self, rng: np.random.Generator) -> None:
+        """Each that comes sends the oldest away, until told to leave."""
+        faces = Faces(self.database)
+        for number, row in enumerate(random_rows(rng, 100_000)):
+            if self.leaving:
+                return
+            async with faces.locked(self.gallery.tenant_id, self.gallery) as locked:
+                self.present.append(FaceId(uuid7()))
+                await locked.add(
+                    self.present[-1], row, content_type="image/jpeg", idempotency_key=None
+                )
+            async with faces.locked(self.gallery.tenant_id, self.gallery) as locked:
+                assert await locked.purge(self.present.pop(0))
+            if number % 10 == 0:
+                await asyncio.to_thread(self._look)
+
+    async def wait_for_merges(self) -> None:
+        """Until both servers have written segments anew."""
+        async with asyncio.timeout(60):
+            while len(self.merged) < 2:  # noqa: ASYNC110 - other processes write them
+                await asyncio.sleep(0.1)
+
+    def _look(self) -> None:
+        for folder in replica_folders(self.index_dir):
+            for path in sorted(folder.glob(f"{DEFAULT_GALLERY}.*/*/*.json"))[-1:]:
+                with suppress(SnapshotError):
+                    segments = {meta.name for meta in read_manifest(path).segments}
+                    if segments and not segments & self.first.setdefault(folder, segments):
+                        self.merged.add(folder)
+
+
+def random_rows(rng: np.random.Generator, count: int) -> Iterator[NDArray[np.float32]]:
+    for _ in range(count):
+        row = rng.standard_normal(512, dtype=np.float32)
+        yield row / np.linalg.norm(row)
+
+
+async def storm_among_strangers(
+    place: Place, servers: list[Server], photos: list[list[bytes]], rng: np.random.Generator
+) -> tuple[list[list[tuple[str, bool]]], list[list[tuple[str, bool]]], int]:
+    """Storm before and after segments were merged.
+
+    Returns:
+        both answers, and how many strangers there are at the end.
+    """
+    assert place.dsns is not None
+    credentials = await asyncio.to_thread(new_tenant, place)
+    database = await Database.connect(place.dsns.app, size=2)
+    try:
+        (tenant,) = await Tenants(database).list()
+        gallery = await Galleries(database).read(tenant.tenant_id, DEFAULT_GALLERY)
+        rows = np.stack(list(random_rows(rng, STRANGERS)))
+        filled = await fill(place.dsns.owner, [gallery], rows)
+        strangers = Strangers(database, gallery, place.folder / "index_snapshots", list(filled))
+        coming = asyncio.create_task(strangers.come_and_go(rng))
+        first = await storm(servers, credentials, photos)
+        await strangers.wait_for_merges()
+        second = await storm(servers, credentials, photos, LEAST_PHOTOS)
+        strangers.leaving = True
+        await coming
+        return first, second, len(strangers.present)
+    finally:
+        await database.close()
+
+
+def test_each_person_is_added_once_while_segments_are_sealed_and_merged(
+    make_place: MakePlace, photos: list[list[bytes]], rng: np.random.Generator
+) -> None:
+    place, some = make_place(**TINY_LIMITS), photos[:SOME_PEOPLE]
+    with run_server(place) as one, run_server(place) as other:
+        first, second, strangers = asyncio.run(
+            storm_among_strangers(place, [one, other], some, rng)
+        )
+    ids = [{face_id for face_id, _ in person} for person in first]
+    assert [len(each) for each in ids] == [1] * len(some)
+    assert len(set.union(*ids)) == len(some)
+    assert all(sum(not matched for _, matched in person) == 1 for person in first)
+    assert [set(person) for person in second] == [{(*each, True)} for each in ids]
+    assert asyncio.run(place.count("face", "removed_at_head is null")) == len(some) + strangers
+    assert len(asyncio.run(place.objects())) == len(some)

@@ -10,6 +10,7 @@ from oneton.cli.doctor import doctor
 from oneton.cli.duplicates import duplicates
 from oneton.cli.faces import purge, search, sweep
 from oneton.cli.serve import serve
+from oneton.cli.snapshots import snapshot
 from oneton.cli.tenants import key, tenant
 
 click.rich_click.TEXT_MARKUP = "rich"
@@ -28,5 +29,16 @@ def main() -> None:
     """
 
 
-for command in (serve, tenant, key, import_faces, search, duplicates, purge, sweep, doctor):
+for command in (
+    serve,
+    tenant,
+    key,
+    import_faces,
+    search,
+    duplicates,
+    purge,
+    sweep,
+    snapshot,
+    doctor,
+):
     main.add_command(command)

@@ -144,8 +144,22 @@ async def _images(settings: Settings) -> Finding:
 
 
 def _snapshots(folder: Path) -> Finding:
-    files = sum(1 for path in folder.rglob("*") if path.is_file() and path.name != ".gitkeep")
-    if files:
-        said = f"{files} files that this version does not know; it loads from Postgres"
-        return Finding("snapshots", True, said)
-    return Finding("snapshots", True, "none; indexes load from Postgres")
+    from oneton.index.inspection import find_snapshots
+
+    try:
+        found = find_snapshots(folder)
+    except OSError as error:
+        todo = f"make {folder} a folder that this user may read"
+        return Finding("snapshots", False, error.strerror or str(error), todo)
+    kept = [each for each in found if not each.set_aside]
+    galleries = {(each.tenant_id, each.gallery_id) for each in kept}
+    said = f"{len(kept)} of {len(galleries)} galleries, {len(found) - len(kept)} set aside"
+    unreadable = [str(each.path) for each in kept if each.manifest is None]
+    if unreadable:
+        return Finding(
+            "snapshots",
+            False,
+            f"{said}; cannot be read: {', '.join(unreadable)}",
+            "nothing: a server sets them aside and reads the gallery from Postgres",
+        )
+    return Finding("snapshots", True, said if kept else "none; indexes load from Postgres")

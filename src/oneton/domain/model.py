@@ -266,7 +266,7 @@ class StoredObject(msgspec.Struct, frozen=True):
     """An object in the object store.
 
     Attributes:
-        key: `<tenant>/<gallery>/<face>`.
+        key: a picture's is `<tenant>/<gallery>/<face>`.
     """
 
     key: str

@@ -6,13 +6,14 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from io import FileIO
+from functools import partial
 from pathlib import Path
 from threading import Event
 
 from oneton.domain.errors import StoreDownError
 
 BLOCK_BYTES = 1 << 20
+_WRITING = ".writing"
 
 
 @contextmanager
@@ -28,30 +29,23 @@ def stop_on_leaving() -> Iterator[Event]:
         stop.set()
 
 
-class StoppableFile(FileIO):
-    """A file to send; reading it raises StoreDownError once it need not be sent any more."""
-
-    def __init__(self, path: Path, stop: Event) -> None:
-        super().__init__(path)
-        self._stop = stop
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        go_on(self._stop)
-        return super().read(-1 if size is None else size)
-
-
 def go_on(stop: Event) -> None:
     """Raise StoreDownError, which nobody hears, once `stop` is set."""
     if stop.is_set():
         raise StoreDownError("nobody waits for this file any more")
 
 
+def until(stop: Event, blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Pass blocks on, as long as `go_on` lets them."""
+    for block in blocks:
+        go_on(stop)
+        yield block
+
+
 def read_blocks(path: Path, stop: Event) -> Iterator[bytes]:
-    """A file's bytes, so many at a time."""
+    """A file's bytes, so many at a time, as `until` passes them on."""
     with path.open("rb", buffering=0) as file:
-        while block := file.read(BLOCK_BYTES):
-            go_on(stop)
-            yield block
+        yield from until(stop, iter(partial(file.read, BLOCK_BYTES), b""))
 
 
 def write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
@@ -59,7 +53,7 @@ def write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
 
     The name itself is on the disk only once its folder is synced.
     """
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.writing")
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{_WRITING}")
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "wb", buffering=0) as file:

@@ -113,7 +113,7 @@ class FileStore:
         """Delete a file of a copy."""
         await self._run(partial(self._delete, self._root / copy_key(key)))
 
-    async def list_files(self, folder: str) -> list[StoredObject]:
+    async def list_files(self, folder: str) -> tuple[StoredObject, ...]:
         """The files below a folder."""
         return await self._run(partial(self._list_files, self._root / copy_key(folder)))
 
@@ -165,7 +165,7 @@ class FileStore:
         write_blocks(path, read_blocks(source, stop))
         return True
 
-    def _list_files(self, folder: Path) -> list[StoredObject]:
+    def _list_files(self, folder: Path) -> tuple[StoredObject, ...]:
         self._require_root()
         found = []
         for path in folder.rglob("*"):
@@ -173,7 +173,7 @@ class FileStore:
                 if path.is_file():
                     key = path.relative_to(self._root / COPIES).as_posix()
                     found.append(_described(path, key))
-        return found
+        return tuple(found)
 
     def _delete(self, path: Path) -> None:
         try:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import islice
+from pathlib import Path
+from threading import Event
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -22,7 +25,10 @@ from urllib3.exceptions import HTTPError, MaxRetryError
 
 from oneton.domain.errors import NotFoundError, SettingError, StoreDownError
 from oneton.domain.model import StoredObject
-from oneton.images.files import UNKNOWN_TYPE, check_key
+from oneton.images.blocks import BLOCK_BYTES, stop_on_leaving, until, write_blocks
+from oneton.images.files import UNKNOWN_TYPE
+from oneton.images.keys import COPIES, check_key, copy_key
+from oneton.images.sending import send_file
 
 T = TypeVar("T")
 
@@ -34,12 +40,13 @@ _BATCH = 1000
 """What S3 lists in one page."""
 _CHECKS = ".check/"
 """Where `check` writes: no key of ours, so never in a listing."""
+_ERROR_CODE = re.compile(rb"<Code>(\w{1,64})</Code>")
 _REFUSED = range(400, 500)
 _TRY_AGAIN = (408, 429)
 
 
 class S3Store:
-    """An ImageStore in one private bucket, made on first use when it is missing.
+    """An ImageStore, and SnapshotCopies, in one private bucket, made on first use when missing.
 
     Until it has been reached once, what the store refuses (a wrong secret, region or bucket) is a
     SettingError; from then on it is a StoreDownError, as is a store that does not answer.
@@ -113,6 +120,35 @@ class S3Store:
         while batch := await self._run(lambda: tuple(islice(objects, _BATCH))):
             for found in batch:
                 yield found
+
+    async def put_file(self, key: str, path: Path) -> None:
+        """Send a file in one request, so that a crash leaves no parts; at most 5 GiB.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        target = copy_key(key)
+        with stop_on_leaving() as stop:
+            await self._run(partial(self._put_file, target, path, stop))
+
+    async def get_file(self, key: str, path: Path) -> None:
+        """Fetch a file.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        source = copy_key(key)
+        with stop_on_leaving() as stop:
+            if not await self._run(partial(self._get_file, source, path, stop)):
+                raise NotFoundError("snapshot copy", key)
+
+    async def delete_file(self, key: str) -> None:
+        """Delete a file of a copy."""
+        await self._run(partial(self._client.remove_object, self._bucket, copy_key(key)))
+
+    async def list_files(self, folder: str) -> tuple[StoredObject, ...]:
+        """The files below a folder."""
+        return await self._run(partial(self._list_files, copy_key(folder)))
 
     async def check(self) -> None:
         """Write, read and delete a few bytes; the first time, prove the bucket fit for faces.
@@ -191,6 +227,36 @@ class S3Store:
         finally:
             response.close()
             response.release_conn()
+
+    def _put_file(self, key: str, path: Path, stop: Event) -> None:
+        # The client's own methods read a part into memory, of which a file would need many.
+        url = self._client.presigned_put_object(self._bucket, key)
+        response = send_file(self._http, url, path, stop)
+        if response.status != 200:
+            code = _ERROR_CODE.search(response.data)
+            why = code[1].decode() if code else f"status {response.status}"
+            raise StoreDownError(f"{self._named()}: {why}")
+
+    def _get_file(self, key: str, path: Path, stop: Event) -> bool:
+        try:
+            response = self._client.get_object(self._bucket, key)
+        except S3Error as error:
+            if error.code == "NoSuchKey":
+                return False
+            raise
+        try:
+            write_blocks(path, until(stop, response.stream(BLOCK_BYTES)))
+        finally:
+            response.close()
+            response.release_conn()
+        return True
+
+    def _list_files(self, folder: str) -> tuple[StoredObject, ...]:
+        return tuple(
+            StoredObject(found.object_name[len(COPIES) + 1 :], found.size or 0, found.last_modified)
+            for found in self._client.list_objects(self._bucket, f"{folder}/", recursive=True)
+            if found.object_name and found.last_modified
+        )
 
     def _walk(self, prefix: str) -> Iterator[StoredObject]:
         for found in self._client.list_objects(self._bucket, prefix or None, recursive=True):

@@ -14,14 +14,16 @@ from oneton.index.segment import Segment, chunks, read_templates
 from oneton.index.tail import Tail
 from oneton.index.templates import exact_cosines, unit_rows
 
-MARGIN = 3.0
+MARGIN = 3.5
 """Standard deviations of the estimates' error within which a face is read exactly."""
 LEAST_DEPTH = 64
-READ = 1500
+READ = 2200
 READ_GROWTH = 0.65
-"""Faces within the margin of the k-th best: about 600 k^0.65 of a million drawn like LFW's, and of
-ten million too, for the margin is so many decades of false match rate; twice that is asked for."""
+"""Faces within the coarse margin of the k-th best: about 1000 k^0.65 of a million drawn like LFW's,
+and of ten million too, for the margin is so many decades of false match rate; twice that is asked
+for."""
 DEEPER = 4
+FIRST_READ = 16
 PROBES_AT_ONCE = 64
 SAME = 1 - 1e-5
 """From here on, templates are equal but for rounding: one is as good as another."""
@@ -53,9 +55,14 @@ class Part(msgspec.Struct, frozen=True, eq=False):
         return int(self.segment.size_bytes + self.alive.nbytes)
 
     @property
-    def margin(self) -> float:
-        """How far below an estimate's cosine a true one may be read as."""
-        return MARGIN * self.segment.codes.error
+    def coarse_margin(self) -> float:
+        """How far a cosine may be above its coarse estimate."""
+        return MARGIN * self.segment.codes.coarse.error
+
+    @property
+    def fine_margin(self) -> float:
+        """How far a cosine may be above its fine estimate."""
+        return MARGIN * self.segment.codes.fine.error
 
     def without(self, face_nos: NDArray[np.int64]) -> Part:
         """Without those of these faces that are here."""
@@ -175,23 +182,49 @@ def _depths(parts: Sequence[Part], k: int) -> list[int]:
 
 
 def _finish(found: Sequence[_Found], probe: NDArray[np.float32], best: _Best) -> None:
-    """Read exactly what may be among the best, and look deeper where that is not enough."""
+    """Read exactly what may be among the best, and look deeper where that is not enough.
+
+    The exact cosines of the first few say what the others have to reach; those that may by their
+    coarse estimate are estimated again by the fine codes, and so on.
+    """
     if not found:
         return
-    put_forward = np.concatenate([estimates for _, estimates, _ in found])
-    first = min(len(put_forward), max(LEAST_DEPTH, 2 * best.k))
-    sure = -np.partition(-put_forward, first - 1)[first - 1] if first else 0.0
-    _read([(part, rows[estimates >= sure]) for part, estimates, rows in found], probe, best)
-    _read(
-        [
-            (part, rows[(estimates < sure) & (estimates + part.margin > best.floor)])
-            for part, estimates, rows in found
-        ],
-        probe,
-        best,
-    )
+    possible = _read_first(found, probe, best)
+    possible = [
+        (part, estimates[near], rows[near])
+        for part, estimates, rows in possible
+        if (near := estimates + part.coarse_margin > best.floor).any()
+    ]
+    if sum(len(rows) for _, _, rows in possible) > FIRST_READ:
+        refined = [
+            (part, part.segment.codes.refiner(probe)(estimates, rows), rows)
+            for part, estimates, rows in possible
+        ]
+        possible = [
+            (part, estimates[near], rows[near])
+            for part, estimates, rows in _read_first(refined, probe, best)
+            if (near := estimates + part.fine_margin > best.floor).any()
+        ]
+    _read([(part, rows) for part, _, rows in possible], probe, best)
     for part, estimates, rows in found:
         _deepen(part, estimates, rows, probe, best)
+
+
+def _read_first(
+    found: Sequence[_Found], probe: NDArray[np.float32], best: _Best
+) -> Sequence[_Found]:
+    """Read those of the highest estimates exactly; return the others."""
+    every = np.concatenate([estimates for _, estimates, _ in found])
+    first = FIRST_READ + 2 * best.k
+    if len(every) <= first:
+        _read([(part, rows) for part, _, rows in found], probe, best)
+        return []
+    sure = -np.partition(-every, first - 1)[first - 1]
+    _read([(part, rows[estimates >= sure]) for part, estimates, rows in found], probe, best)
+    return [
+        (part, estimates[estimates < sure], rows[estimates < sure])
+        for part, estimates, rows in found
+    ]
 
 
 def _deepen(
@@ -202,9 +235,9 @@ def _deepen(
     best: _Best,
 ) -> None:
     """Ask the first stage for more while a face below its last may be among the best."""
-    faces = len(part.segment)
+    codes, faces = part.segment.codes, len(part.segment)
     while len(rows) < faces and best.floor < SAME:
-        if len(rows) and estimates[-1] + part.margin <= best.floor:
+        if len(rows) and estimates[-1] + part.coarse_margin <= best.floor:
             return
         depth = len(rows) * DEEPER
         known = np.zeros(faces, dtype=np.bool_)
@@ -213,9 +246,10 @@ def _deepen(
             for every in chunks(faces):
                 _read([(part, every[~known[every]])], probe, best)
             return
-        estimates, rows = part.segment.codes.search(probe[np.newaxis], depth)[0]
-        maybe = ~known[rows] & (estimates + part.margin > best.floor)
-        _read([(part, rows[maybe])], probe, best)
+        estimates, rows = codes.search(probe[np.newaxis], depth)[0]
+        new = ~known[rows]
+        refined = codes.refiner(probe)(estimates[new], rows[new])
+        _read([(part, rows[new][refined + part.fine_margin > best.floor])], probe, best)
 
 
 def _read(

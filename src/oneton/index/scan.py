@@ -20,13 +20,13 @@ WORTH_ROWS = 65_536
 class ScanThreads:
     """So many threads for all searches together; a search takes those that are free.
 
-    Args:
-        threads: those that search at once, the callers' own included.
+    Attributes:
+        most: those that search at once, the callers' own included.
     """
 
     def __init__(self, threads: int) -> None:
         self._helpers = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="scan")
-        self._most = threads
+        self.most = threads
         self._lock = threading.Lock()
         self._searching = 0
 
@@ -63,7 +63,7 @@ class ScanThreads:
     def _take(self, wanted: int) -> int:
         """The caller's thread and as many as are free."""
         with self._lock:
-            taken = 1 + max(0, min(wanted - 1, self._most - self._searching - 1))
+            taken = 1 + max(0, min(wanted - 1, self.most - self._searching - 1))
             self._searching += taken
             return taken
 

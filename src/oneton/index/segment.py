@@ -54,7 +54,7 @@ class Segment:
         self,
         codes: Codes,
         face_nos: NDArray[np.int64],
-        checks: NDArray[np.uint64],
+        checks: NDArray[np.uint32],
         templates: NDArray[np.float16],
         built_at_s: float,
         meta: SegmentMeta | None = None,
@@ -71,8 +71,8 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """For people."""
-        return f"segment {self.meta.name}" if self.meta is not None else "a segment in memory"
+        """Of its file of templates, for people."""
+        return "a segment in memory" if self.meta is None else f"{self.meta.name}{TEMPLATES}"
 
     @property
     def dimension(self) -> int:
@@ -104,22 +104,13 @@ class Segment:
         self,
         rows: NDArray[np.int64],
         templates: NDArray[np.float16],
-        checks: NDArray[np.uint64],
+        checks: NDArray[np.uint32],
         face_nos: NDArray[np.int64],
     ) -> None:
         """Fill in some rows' templates, the checks these should have, and their faces."""
         np.take(self._templates, rows, axis=0, out=templates, mode="clip")
         np.take(self._checks, rows, out=checks, mode="clip")
         np.take(self.face_nos, rows, out=face_nos, mode="clip")
-
-    def check(self) -> None:
-        """Read every template.
-
-        Raises:
-            SnapshotError: one is not what was written.
-        """
-        for rows in chunks(len(self)):
-            self.templates(rows)
 
     def to_bytes(self) -> bytes:
         """The file of codes."""
@@ -151,7 +142,11 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 def build_segment(
-    pieces: Sequence[Piece], built_at_s: float, folder: Path | None, name: str
+    pieces: Sequence[Piece],
+    built_at_s: float,
+    folder: Path | None,
+    name: str,
+    threads: int = 1,
 ) -> Segment:
     """Seal templates.
 
@@ -165,16 +160,16 @@ def build_segment(
     """
     face_nos = np.concatenate([piece.face_nos for piece in pieces])
     order = np.argsort(face_nos, kind="stable")
-    checks = np.empty(len(order), dtype=np.uint64)
+    checks = np.empty(len(order), dtype=np.uint32)
     parts = _in_order(pieces, order, checks)
     if folder is None:
         templates = np.concatenate(list(parts))
-        codes = encode(templates, np.random.RandomState(_SEED))
+        codes = encode(templates, np.random.RandomState(_SEED), threads)
         return Segment(codes, face_nos[order], checks, templates, built_at_s)
     try:
         dimension = write_durably(folder / f"{name}{TEMPLATES}", parts) // (2 * len(order))
         templates = _map(folder / f"{name}{TEMPLATES}", len(order), dimension)
-        codes = encode(templates, np.random.RandomState(_SEED))
+        codes = encode(templates, np.random.RandomState(_SEED), threads)
         segment = Segment(codes, face_nos[order], checks, templates, built_at_s)
         data = segment.to_bytes()
         write_durably(folder / f"{name}{CODES}", [data])
@@ -194,6 +189,25 @@ def open_segment(folder: Path, meta: SegmentMeta) -> Segment:
         SnapshotError: a file is missing, or not what was written.
         OSError: it cannot be read.
     """
+    codes, face_nos, checks = read_codes(folder, meta)
+    templates = _map(folder / f"{meta.name}{TEMPLATES}", meta.faces, meta.dimension)
+    segment = Segment(codes, face_nos, checks, templates, meta.built_at_s, meta)
+    segment.templates(np.unique(np.linspace(0, meta.faces - 1, 64).astype(np.int64)))
+    return segment
+
+
+def read_codes(
+    folder: Path, meta: SegmentMeta
+) -> tuple[Codes, NDArray[np.int64], NDArray[np.uint32]]:
+    """Read a segment's file of codes, whole.
+
+    Returns:
+        codes; face_nos and the checks of their templates, (N,) each.
+
+    Raises:
+        SnapshotError: it is missing, or not what was written.
+        OSError: it cannot be read.
+    """
     data = read_checked(folder / f"{meta.name}{CODES}", meta.sha256)
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
@@ -203,10 +217,7 @@ def open_segment(folder: Path, meta: SegmentMeta) -> Segment:
         raise SnapshotError(f"{meta.name}{CODES} cannot be read: {error}") from error
     if not len(codes) == len(face_nos) == len(checks) == meta.faces:
         raise SnapshotError(f"{meta.name}{CODES} has other faces than its manifest says")
-    templates = _map(folder / f"{meta.name}{TEMPLATES}", meta.faces, meta.dimension)
-    segment = Segment(codes, face_nos, checks, templates, meta.built_at_s, meta)
-    segment.templates(np.unique(np.linspace(0, meta.faces - 1, 64).astype(np.int64)))
-    return segment
+    return codes, face_nos, checks
 
 
 def read_templates(
@@ -220,7 +231,7 @@ def read_templates(
     ends = np.cumsum([len(rows) for _, rows in wanted])
     count = int(ends[-1]) if wanted else 0
     templates = np.empty((count, wanted[0][0].dimension if wanted else 0), dtype=np.float16)
-    checks = np.empty(count, dtype=np.uint64)
+    checks = np.empty(count, dtype=np.uint32)
     face_nos = np.empty(count, dtype=np.int64)
     for (segment, rows), end in zip(wanted, ends.tolist(), strict=True):
         here = slice(end - len(rows), end)
@@ -245,7 +256,7 @@ def chunks(count: int) -> Iterator[NDArray[np.int64]]:
 
 
 def _in_order(
-    pieces: Sequence[Piece], order: NDArray[np.int64], checks: NDArray[np.uint64]
+    pieces: Sequence[Piece], order: NDArray[np.int64], checks: NDArray[np.uint32]
 ) -> Iterator[NDArray[np.float16]]:
     """The pieces' templates in another order, a chunk at a time; fills in their checks."""
     part_of = np.repeat(np.arange(len(pieces)), [len(piece.face_nos) for piece in pieces])

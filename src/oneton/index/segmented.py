@@ -97,7 +97,7 @@ class SegmentedIndex:
         if count >= BULK_FACES:
             templates = changes.added_embeddings.astype(np.float16)
             piece = Piece(changes.added_face_nos, templates, np.arange(count))
-            sealed = (Part.whole(self._build([piece])),)
+            sealed = (Part.whole(self._build([piece], self._threads.most)),)
         with self._changing:
             view = self._view
             assert changes.since == view.head, "changes must follow the index's head"
@@ -125,6 +125,15 @@ class SegmentedIndex:
         except SnapshotError as error:
             self.damage = str(error)
             raise
+
+    def holds(self, face_nos: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these faces, none of them negative, a search now would rank."""
+        view = self._view
+        held = [view.tail.face_nos[: view.tail.size]]
+        for part in view.parts:
+            rows = part.segment.rows_of(face_nos)
+            held.append(part.segment.face_nos[rows[part.alive[rows]]])
+        return np.isin(face_nos, np.concatenate(held))
 
     def start_from(self, view: View) -> None:
         """Take over the state of a snapshot; the index must be new."""
@@ -239,12 +248,12 @@ class SegmentedIndex:
         failed = self._unwritten_since_s
         return self._folder is not None and (failed is None or self._now() - failed > 60)
 
-    def _build(self, pieces: Sequence[Piece]) -> Segment:
+    def _build(self, pieces: Sequence[Piece], threads: int = 1) -> Segment:
         name = uuid4().hex
         if self._folder is not None and self._may_write():
             try:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                segment = build_segment(pieces, self._now(), self._folder, name)
+                segment = build_segment(pieces, self._now(), self._folder, name, threads)
             except OSError as error:
                 self._unwritten_since_s = self._now()
                 log.warning(
@@ -255,4 +264,4 @@ class SegmentedIndex:
             else:
                 self._unwritten_since_s = None
                 return segment
-        return build_segment(pieces, self._now(), None, name)
+        return build_segment(pieces, self._now(), None, name, threads)

@@ -15,8 +15,9 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -25,9 +26,9 @@ import structlog
 from numpy.typing import NDArray
 
 from oneton.domain.errors import SnapshotError
-from oneton.index.files import read_checked, sync_folder, write_durably
+from oneton.index.files import WRITING, read_checked, sync_folder, write_durably
 from oneton.index.ranking import Part
-from oneton.index.segment import CODES, TEMPLATES, SegmentMeta, open_segment
+from oneton.index.segment import CODES, TEMPLATES, Segment, SegmentMeta, open_segment
 from oneton.index.segmented import View
 from oneton.index.tail import Tail
 from oneton.index.templates import check_rows, unit_rows
@@ -38,6 +39,8 @@ FORMAT = 1
 KEPT = 2
 ANCHORS = 16
 SEGMENTS = "segments"
+MANIFEST = ".json"
+STATE = ".state"
 SET_ASIDE = ".set-aside"
 
 
@@ -93,12 +96,31 @@ class Opened(msgspec.Struct, frozen=True):
     view: View
 
 
-class SnapshotFolder:
-    """One gallery's snapshots under one model pack; one process writes here."""
+class State(msgspec.Struct, frozen=True):
+    """What a snapshot holds beside its segments.
 
-    def __init__(self, folder: Path, identity: Identity) -> None:
+    Attributes:
+        removed: (R,) int64, faces of the segments that are gone.
+        face_nos: (T,) int64, the open tail's.
+        templates: (T, D) fp16, likewise.
+    """
+
+    removed: NDArray[np.int64]
+    face_nos: NDArray[np.int64]
+    templates: NDArray[np.float16]
+
+
+class SnapshotFolder:
+    """One gallery's snapshots under one model pack; one process writes here.
+
+    Args:
+        refused: names of manifests that are not to be opened; grows with those set aside.
+    """
+
+    def __init__(self, folder: Path, identity: Identity, refused: set[str] | None = None) -> None:
         self.folder = folder
         self._identity = identity
+        self._refused = set() if refused is None else refused
 
     @property
     def segments(self) -> Path:
@@ -108,10 +130,17 @@ class SnapshotFolder:
     def manifests(self) -> list[Path]:
         """Manifest files, newest head first; none when nothing can be read."""
         try:
-            return sorted(self.folder.glob("*.json"), key=lambda path: path.name, reverse=True)
+            found = [
+                path for path in self.folder.glob(f"*{MANIFEST}") if path.name not in self._refused
+            ]
+            return sorted(found, key=lambda path: path.name, reverse=True)
         except OSError as error:
             log.warning("snapshots cannot be read", folder=str(self.folder), error=str(error))
             return []
+
+    def manifest_path(self, manifest: Manifest) -> Path:
+        """The file of a manifest of this folder."""
+        return self.folder / f"{manifest.state_file.removesuffix(STATE)}{MANIFEST}"
 
     def open_newest(self) -> Opened | None:
         """The newest snapshot that is whole; those that are not are set aside."""
@@ -119,7 +148,7 @@ class SnapshotFolder:
             try:
                 return self.open(path)
             except (SnapshotError, OSError) as error:
-                self.set_aside(path, str(error))
+                self.set_aside([path], str(error))
         return None
 
     def open(self, path: Path) -> Opened:
@@ -134,56 +163,73 @@ class SnapshotFolder:
         if manifest.identity != self._identity:
             raise SnapshotError("it is of another gallery or model pack")
         segments = [open_segment(self.segments, meta) for meta in manifest.segments]
-        removed, tail = _read_state(
-            read_checked(self.folder / manifest.state_file, manifest.state_sha256),
-            self._identity.dimension,
-        )
-        parts = tuple(Part.whole(segment).without(removed) for segment in segments)
+        state = _read_state(read_checked(self.folder / manifest.state_file, manifest.state_sha256))
+        parts = tuple(Part.whole(segment).without(state.removed) for segment in segments)
+        empty = Tail.empty(self._identity.dimension)
+        tail = empty.with_added(state.face_nos, unit_rows(state.templates))
         found = len(tail) + sum(len(part) for part in parts)
         if found != manifest.faces:
             raise SnapshotError(f"it has {found} faces, not {manifest.faces}")
         return Opened(manifest, View(manifest.head, parts, tail))
 
-    def set_aside(self, path: Path, why: str) -> None:
-        """Say once that a snapshot cannot be used, and make sure that it is not tried again."""
-        log.warning("snapshot set aside", snapshot=str(path), why=why)
+    def set_aside(self, paths: Sequence[Path], why: str) -> None:
+        """Say once that snapshots cannot be used, and make sure that they are not tried again."""
+        said = ", ".join(map(str, paths)) or str(self.folder)
+        log.warning("snapshot set aside", snapshot=said, why=why)
+        self._refused |= {path.name for path in paths}
         try:
             for earlier in self.folder.glob(f"*{SET_ASIDE}"):
                 earlier.unlink(missing_ok=True)
-            path.replace(path.with_name(path.name + SET_ASIDE))
+            for path in paths:
+                path.replace(path.with_name(path.name + SET_ASIDE))
         except OSError as error:
-            log.warning("it stays where it is", snapshot=str(path), error=str(error))
+            log.info("it stays where it is", snapshot=said, error=str(error))
 
     def take(self, view: View, taken_at_s: float) -> Manifest | None:
-        """Write a snapshot of a view; None when a segment of it has no files.
+        """Write a snapshot of a view; None when a segment of it has no files, or lost them.
 
         Raises:
+            SnapshotError: a template is not what was written.
             OSError: no room, or no permission; what was begun is removed.
         """
+        self._forget_lost_files([part.segment for part in view.parts])
         metas = [part.segment.meta for part in view.parts]
         if any(meta is None for meta in metas):
             return None
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        name = f"{view.head:019d}-{uuid4().hex[:8]}"
-        state = _write_state(view)
+        # By head, then by time: the newest has the last name.
+        name = f"{view.head:019d}-{int(taken_at_s * 1000):012x}{uuid4().hex[:4]}"
+        state = _state_of(view)
+        packed = _pack_state(state)
+        in_segments = sum(len(part.segment) for part in view.parts)
         manifest = Manifest(
             identity=self._identity,
             head=view.head,
-            faces=len(view.tail) + sum(len(part) for part in view.parts),
+            faces=in_segments - len(state.removed) + len(state.face_nos),
             taken_at_s=taken_at_s,
             segments=tuple(meta for meta in metas if meta is not None),
-            state_file=f"{name}.state",
-            state_sha256=hashlib.sha256(state).hexdigest(),
-            anchors=_anchors(view),
+            state_file=f"{name}{STATE}",
+            state_sha256=hashlib.sha256(packed).hexdigest(),
+            anchors=_anchors(view.parts, state),
         )
         try:
-            write_durably(self.folder / manifest.state_file, [state])
-            write_durably(self.folder / f"{name}.json", [encode_manifest(manifest)])
+            write_durably(self.folder / manifest.state_file, [packed])
+            write_durably(self.folder / f"{name}{MANIFEST}", [encode_manifest(manifest)])
         except OSError:
             (self.folder / manifest.state_file).unlink(missing_ok=True)
             raise
         sync_folder(self.folder)
         return manifest
+
+    def _forget_lost_files(self, segments: Sequence[Segment]) -> None:
+        """See to it that segments whose files were deleted under us are written anew."""
+        for segment in segments:
+            meta = segment.meta
+            if meta is not None and not all(
+                (self.segments / f"{meta.name}{suffix}").exists() for suffix in (TEMPLATES, CODES)
+            ):
+                log.warning("a segment's files are gone; they are written anew", name=segment.name)
+                segment.meta = None
 
     def tidy(self, in_use: set[str]) -> None:
         """Keep the newest two snapshots, and the segments that these or the index use."""
@@ -191,21 +237,23 @@ class SnapshotFolder:
         states: set[str] = set()
         for place, path in enumerate(self.manifests()):
             if place >= KEPT:
-                path.unlink(missing_ok=True)
+                _delete(path)
                 continue
             try:
                 manifest = read_manifest(path)
             except (SnapshotError, OSError) as error:
-                self.set_aside(path, str(error))
+                self.set_aside([path], str(error))
                 continue
             kept |= {meta.name for meta in manifest.segments}
             states.add(manifest.state_file)
-        for path in self.folder.glob("*.state"):
+        for path in self.folder.glob(f"*{STATE}"):
             if path.name not in states:
-                path.unlink(missing_ok=True)
+                _delete(path)
+        for path in self.folder.glob(f"*{WRITING}"):
+            _delete(path)
         for path in self.segments.glob("*"):
             if path.name.split(".")[0] not in kept:
-                path.unlink(missing_ok=True)
+                _delete(path)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -236,6 +284,11 @@ def encode_manifest(manifest: Manifest) -> bytes:
     )
 
 
+def names_of(manifest: Manifest) -> set[str]:
+    """Names of a snapshot's segments."""
+    return {meta.name for meta in manifest.segments}
+
+
 def files_of(manifest: Manifest) -> Iterator[str]:
     """Names of a snapshot's files within its folder, the manifest's own left out."""
     for meta in manifest.segments:
@@ -244,38 +297,51 @@ def files_of(manifest: Manifest) -> Iterator[str]:
     yield manifest.state_file
 
 
-def _write_state(view: View) -> bytes:
-    kept = np.flatnonzero(view.tail.face_nos[: view.tail.size] >= 0)
+def _delete(path: Path) -> None:
+    """Delete what is not needed; what cannot be deleted is no reason to keep the rest."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.info("it cannot be deleted", path=str(path), error=str(error))
+
+
+def _state_of(view: View) -> State:
+    """The state of a view of which faces may be removed meanwhile.
+
+    A removal marks the face number before it clears the row, so a row that was copied first is
+    whole when its face number is still there afterwards.
+    """
+    templates = view.tail.rows[: view.tail.size].astype("<f2")
+    face_nos = view.tail.face_nos[: view.tail.size].copy()
+    kept = face_nos >= 0
     gone = [part.segment.face_nos[~part.alive] for part in view.parts]
+    removed = np.concatenate([*gone, np.empty(0, dtype=np.int64)])
+    return State(removed, face_nos[kept], templates[kept])
+
+
+def _pack_state(state: State) -> bytes:
     packed = io.BytesIO()
-    np.savez(
-        packed,
-        removed=np.concatenate([*gone, np.empty(0, dtype=np.int64)]),
-        face_nos=view.tail.face_nos[kept],
-        templates=view.tail.rows[kept].astype("<f2"),
-    )
+    arrays: dict[str, Any] = msgspec.structs.asdict(state)
+    np.savez(packed, **arrays)
     return packed.getvalue()
 
 
-def _read_state(data: bytes, dimension: int) -> tuple[NDArray[np.int64], Tail]:
+def _read_state(data: bytes) -> State:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            removed, face_nos = arrays["removed"], arrays["face_nos"]
-            rows = unit_rows(arrays["templates"])
+            return State(arrays["removed"], arrays["face_nos"], arrays["templates"])
     except (ValueError, KeyError, zipfile.BadZipFile) as error:
         raise SnapshotError(f"the state cannot be read: {error}") from error
-    return removed, Tail.empty(dimension).with_added(face_nos, rows)
 
 
-def _anchors(view: View) -> tuple[Anchor, ...]:
+def _anchors(parts: Sequence[Part], state: State) -> tuple[Anchor, ...]:
     """The newest faces of every part, of which the newest few count."""
     newest: dict[int, int] = {}
-    for part in view.parts:
+    for part in parts:
         rows = np.flatnonzero(part.alive)[-ANCHORS:]
         checks = check_rows(part.segment.templates(rows)) if len(rows) else ()
         newest |= dict(zip(part.segment.face_nos[rows].tolist(), map(int, checks), strict=True))
-    kept = np.flatnonzero(view.tail.face_nos[: view.tail.size] >= 0)[-ANCHORS:]
-    if len(kept):
-        checks = check_rows(view.tail.rows[kept].astype(np.float16))
-        newest |= dict(zip(view.tail.face_nos[kept].tolist(), map(int, checks), strict=True))
+    if len(state.face_nos):
+        checks = check_rows(state.templates[-ANCHORS:])
+        newest |= dict(zip(state.face_nos[-ANCHORS:].tolist(), map(int, checks), strict=True))
     return tuple(Anchor(no, newest[no]) for no in sorted(newest)[-ANCHORS:])

@@ -14,11 +14,12 @@ from pathlib import Path
 import structlog
 
 from oneton.domain.errors import SnapshotError
-from oneton.index.files import sync_folder, write_durably
+from oneton.index.files import WRITING, sync_folder, write_durably
 from oneton.index.merging import Policy
 from oneton.index.scan import ScanThreads
 from oneton.index.segmented import SegmentedIndex
 from oneton.index.snapshot import (
+    MANIFEST,
     SEGMENTS,
     Identity,
     Manifest,
@@ -50,8 +51,14 @@ class IndexStore:
         self._policy = policy
         self._threads = threads
         self._least = least_faces
+        self._refused: set[str] = set()
         self._lock: int | None = None
         self.folder = self._claim()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes to ONETON_INDEX_DIR itself."""
+        return self.folder == self._root
 
     def open(self, identity: Identity) -> tuple[SegmentedIndex, Manifest | None]:
         """The index of the newest snapshot that is whole, or an empty one.
@@ -75,35 +82,55 @@ class IndexStore:
         return index, opened.manifest
 
     def take(self, identity: Identity, index: SegmentedIndex) -> Manifest | None:
+        """As `take_any`, but for galleries that are small."""
+        return None if len(index) < self._least else self.take_any(identity, index)
+
+    def take_any(self, identity: Identity, index: SegmentedIndex) -> Manifest | None:
         """Take a snapshot, and delete what is not needed any more.
 
         Returns:
-            None for a gallery that is small, or when it cannot be written, which is said.
+            None when it cannot be written, which is said.
+
+        Raises:
+            SnapshotError: a template of the index is not what was written.
         """
         kept = self._snapshots(identity)
-        if kept is None or len(index) < self._least:
+        if kept is None:
             return None
         try:
             manifest = kept.take(index.view, time.time())
-            kept.tidy(index.files())
         except OSError as error:
             why = error.strerror or str(error)
             log.warning("a snapshot cannot be written", folder=str(kept.folder), error=why)
             return None
+        try:
+            kept.tidy(index.files())
+        except OSError as error:
+            log.info("old snapshots cannot be deleted", folder=str(kept.folder), error=str(error))
         return manifest
 
     def set_aside(self, identity: Identity, why: str) -> None:
-        """Use none of a gallery's snapshots any more."""
+        """Use none of a gallery's snapshots any more, nor those that others have of it now."""
         kept = self._snapshots(identity)
         if kept is not None:
-            for path in kept.manifests():
-                kept.set_aside(path, why)
+            self._refused |= {path.name for path in self._theirs(kept)}
+            found = kept.manifests()
+            if found:
+                kept.set_aside(found, why)
+            else:
+                log.warning("an index is loaded anew", gallery=identity.gallery_id, why=why)
+
+    def refuse(self, identity: Identity, manifest: Manifest, why: str) -> None:
+        """Use one snapshot no more."""
+        kept = self._snapshots(identity)
+        assert kept is not None, "it was opened here"
+        kept.set_aside([kept.manifest_path(manifest)], why)
 
     def identities(self) -> list[Identity]:
         """Whose snapshots are here, the largest first; what cannot be read is left out."""
         found: dict[Identity, int] = {}
         folder = self.folder or self._root
-        for path in sorted(folder.glob("*/*/*.json")):
+        for path in sorted(folder.glob(f"*/*/*{MANIFEST}")):
             with suppress(SnapshotError, OSError):
                 manifest = read_manifest(path)
                 found[manifest.identity] = manifest.faces
@@ -118,7 +145,7 @@ class IndexStore:
     def _snapshots(self, identity: Identity) -> SnapshotFolder | None:
         if self.folder is None:
             return None
-        return SnapshotFolder(self.folder / relative_folder(identity), identity)
+        return SnapshotFolder(self.folder / relative_folder(identity), identity, self._refused)
 
     def _claim(self) -> Path | None:
         """The first folder that no living process writes to."""
@@ -126,7 +153,7 @@ class IndexStore:
             folder = self._root if number == 1 else self._root / f"{REPLICA}{number}"
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._lock = _take_lock(folder)
             except OSError as error:
                 log.warning(
                     "no snapshots: the folder cannot be used",
@@ -134,27 +161,14 @@ class IndexStore:
                     error=error.strerror or str(error),
                 )
                 return None
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(lock)
-                continue
-            self._lock = lock
-            return folder
+            if self._lock is not None:
+                return folder
         return None
 
     def _adopt(self, own: SnapshotFolder) -> None:
         """Begin with another process's snapshot when it is newer than ours."""
-        assert self.folder is not None
-        relative = own.folder.relative_to(self.folder)
         newest = next((_head(path) for path in own.manifests()), -1)
-        theirs = [
-            path
-            for folder in replica_folders(self._root)
-            if folder != self.folder
-            for path in (folder / relative).glob("*.json")
-            if _head(path) > newest
-        ]
+        theirs = [path for path in self._theirs(own) if _head(path) > newest]
         for path in sorted(theirs, key=_head, reverse=True):
             try:
                 _link(path, own.folder)
@@ -162,6 +176,16 @@ class IndexStore:
                 log.info("another process's snapshot is left alone", path=str(path), why=str(error))
             else:
                 return
+
+    def _theirs(self, own: SnapshotFolder) -> list[Path]:
+        """Manifests that other processes have of a gallery, but for those that were refused."""
+        assert self.folder is not None
+        relative = own.folder.relative_to(self.folder)
+        found: list[Path] = []
+        for folder in replica_folders(self._root):
+            with suppress(OSError):
+                found += (folder / relative).glob(f"*{MANIFEST}") if folder != self.folder else ()
+        return [path for path in found if path.name not in self._refused]
 
 
 def relative_folder(identity: Identity) -> Path:
@@ -179,6 +203,35 @@ def replica_folders(root: Path) -> Iterator[Path]:
         yield from sorted(path for path in root.glob(f"{REPLICA}*") if path.is_dir())
     except OSError:
         return
+
+
+def is_held(root: Path) -> bool:
+    """Whether a living process of this machine writes to ONETON_INDEX_DIR itself.
+
+    Raises:
+        OSError: the folder cannot be used.
+    """
+    try:
+        lock = _take_lock(root)
+    except FileNotFoundError:
+        return False
+    if lock is not None:
+        os.close(lock)
+    return lock is None
+
+
+def _take_lock(folder: Path) -> int | None:
+    """A descriptor that holds a folder's lock while it is open; None when another has it."""
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
 
 
 def _head(path: Path) -> int:
@@ -199,7 +252,9 @@ def _link(path: Path, folder: Path) -> None:
         except FileNotFoundError:
             raise
         except OSError:
-            shutil.copyfile(path.parent / name, target)
+            beside = target.with_name(target.name + WRITING)
+            shutil.copyfile(path.parent / name, beside)
+            beside.replace(target)
     sync_folder(folder / SEGMENTS)
     write_durably(folder / path.name, [path.read_bytes()])
     sync_folder(folder)

@@ -38,15 +38,17 @@ def unit_rows(templates: NDArray[np.float16]) -> NDArray[np.float32]:
     return rows
 
 
-def check_rows(templates: NDArray[np.float16]) -> NDArray[np.uint64]:
+def check_rows(templates: NDArray[np.float16]) -> NDArray[np.uint32]:
     """(N,) a check of each (N, D) template: its words times odd numbers, summed modulo 2^64.
 
-    A change within one word always changes it, for an odd factor can be inverted.
+    A change within one word always changes the sum, for an odd factor can be inverted; of its 64
+    bits the two halves are folded into one.
     """
     words = np.ascontiguousarray(templates).view(np.uint16)
     if words.shape[1] % 4 == 0:
         words = words.view(np.uint64)
-    return np.asarray((words * _odd_factors(words.shape[1])).sum(axis=1, dtype=np.uint64))
+    sums = (words * _odd_factors(words.shape[1])).sum(axis=1, dtype=np.uint64)
+    return np.asarray((sums ^ (sums >> np.uint64(32))).astype(np.uint32))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""News of changed galleries, by LISTEN/NOTIFY."""
+"""News of changed galleries, and of snapshots that are asked for, by LISTEN/NOTIFY."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ import asyncpg
 import structlog
 
 from oneton.domain.model import GalleryId, TenantId
-from oneton.records.database import SERVER_SETTINGS
+from oneton.records.database import SERVER_SETTINGS, Database
 
 log = structlog.get_logger()
 
 RETRY_S = 1.0
+HEAD = "oneton_head"
+"""A gallery changed; its payload is, as of every channel, the tenant's id, a space, the name."""
+SNAPSHOT = "oneton_snapshot"
+"""A snapshot of a gallery is wanted."""
+
+Told = Callable[[TenantId, GalleryId], None]
 
 
 class HeadNews:
@@ -22,11 +28,14 @@ class HeadNews:
 
     Notifications may be lost while Postgres is away. That delays work done ahead of time and never
     an answer, for every answer reads the head itself.
+
+    Args:
+        asked: called for every gallery of which a snapshot is wanted.
     """
 
-    def __init__(self, dsn: str, heard: Callable[[TenantId, GalleryId], None]) -> None:
+    def __init__(self, dsn: str, heard: Told, asked: Told | None = None) -> None:
         self._dsn = dsn
-        self._heard = heard
+        self._told = {HEAD: heard} if asked is None else {HEAD: heard, SNAPSHOT: asked}
 
     async def run(self) -> None:
         """Listen until cancelled, connecting again whenever the connection ends."""
@@ -44,13 +53,28 @@ class HeadNews:
         ended = asyncio.Event()
         try:
             connection.add_termination_listener(lambda _connection: ended.set())
-            await connection.add_listener("oneton_head", self._on_notification)
+            for channel in self._told:
+                await connection.add_listener(channel, self._on_notification)
             await ended.wait()
         finally:
             await connection.close(timeout=2)
 
     def _on_notification(
-        self, _connection: object, _pid: int, _channel: str, payload: object
+        self, _connection: object, _pid: int, channel: str, payload: object
     ) -> None:
         tenant, _, gallery = str(payload).partition(" ")
-        self._heard(TenantId(UUID(tenant)), GalleryId(gallery))
+        try:
+            tenant_id = TenantId(UUID(tenant))
+        except ValueError:
+            log.warning("a notification is not ours", channel=channel)
+        else:
+            self._told[channel](tenant_id, GalleryId(gallery))
+
+
+async def ask_for_snapshot(database: Database, tenant: TenantId, gallery: GalleryId) -> None:
+    """Tell every running server that a snapshot of a gallery is wanted; nothing says who heard.
+
+    Raises:
+        StoreDownError: Postgres does not answer.
+    """
+    await database.fetch("select pg_notify($1, $2)", SNAPSHOT, f"{tenant} {gallery}")

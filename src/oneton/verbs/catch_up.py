@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Coroutine
 from contextlib import aclosing
 from functools import partial
+from math import inf
 from time import monotonic
 
 import msgspec
@@ -17,11 +18,12 @@ from oneton.domain.errors import ConflictError, IndexLoadingError, OnetonError
 from oneton.domain.model import FaceNo, Gallery, GalleryId, ModelPack, TenantId
 from oneton.domain.stages import stage
 from oneton.index.segmented import BULK_FACES, SegmentedIndex
-from oneton.index.snapshot import Identity, Manifest
+from oneton.index.snapshot import ANCHORS, Identity, Manifest, names_of
 from oneton.index.store import IndexStore
-from oneton.index.templates import check_rows
+from oneton.index.templates import check_rows, unit_rows
 from oneton.records.faces import CHUNK, LOAD_CHUNK, Faces
 from oneton.records.galleries import Galleries
+from oneton.verbs.copy_snapshots import CopySnapshots
 from oneton.verbs.cpu import Cpu
 
 log = structlog.get_logger()
@@ -44,7 +46,9 @@ class Loaded:
         lock: held by who brings the index further.
         size_bytes: as it was last counted.
         snapshot_head: of the newest snapshot.
+        snapshot_files: names of its segments.
         snapshot_at_s: when that was taken, monotonic.
+        snapshot_failed_s: when the last one that could not be was tried.
     """
 
     def __init__(self, gallery: Gallery, identity: Identity) -> None:
@@ -54,7 +58,9 @@ class Loaded:
         self.lock = asyncio.Lock()
         self.size_bytes = 0
         self.snapshot_head = 0
+        self.snapshot_files: set[str] = set()
         self.snapshot_at_s = monotonic()
+        self.snapshot_failed_s = -inf
 
 
 _Key = tuple[TenantId, GalleryId]
@@ -68,9 +74,10 @@ class CatchUp:
         upkeep: one thread of low priority, for what would keep the others too long.
         pack: the model pack this process embeds with, and its number in Postgres.
         load_within_s: how long a question waits for an index to be loaded; None is for ever.
+        copies: of snapshots in the object store; None is for none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is made of
         self,
         galleries: Galleries,
         faces: Faces,
@@ -80,6 +87,7 @@ class CatchUp:
         pack: tuple[int, ModelPack],
         *,
         load_within_s: float | None = None,
+        copies: CopySnapshots | None = None,
     ) -> None:
         self._galleries = galleries
         self._faces = faces
@@ -88,6 +96,7 @@ class CatchUp:
         self._store = store
         self._pack_no, self._pack = pack
         self._load_within_s = load_within_s
+        self._copies = copies
         self._held: OrderedDict[_Key, Loaded] = OrderedDict()
         self._tasks: dict[tuple[str, _Key], asyncio.Task[None]] = {}
         self.size_bytes = 0
@@ -196,21 +205,24 @@ class CatchUp:
     async def _load(self, held: Loaded, gallery: Gallery) -> None:
         """From the newest snapshot that Postgres confirms, and from Postgres what came after."""
         started_s = monotonic()
-        if held.index is not None and held.index.damage is not None:
-            self._store.set_aside(held.identity, held.index.damage)
-        while True:
-            opened = await self._cpu.run_upkeep(partial(self._store.open, held.identity))
-            index, manifest = opened
-            why = None if manifest is None else await self._disagreement(gallery, manifest)
-            if why is None:
-                break
-            self._store.set_aside(held.identity, why)
+        damage = None if held.index is None else held.index.damage
+        if damage is not None:
+            self._store.set_aside(held.identity, damage)
+        index, manifest = await self._open(held, gallery)
+        # A damaged index is read from Postgres, for a copy may be damaged likewise.
+        if self._copies is not None and damage is None:
+            head = None if manifest is None else manifest.head
+            if await self._copies.download(held.identity, gallery.head, head):
+                index, manifest = await self._open(held, gallery)
         from_snapshot = len(index)
         await self._replay(index, gallery)
         held.index = index
         held.snapshot_head = 0 if manifest is None else manifest.head
+        held.snapshot_files = set() if manifest is None else names_of(manifest)
         held.snapshot_at_s = monotonic()
         self.count(held)
+        if self._copies is not None and manifest is not None:
+            self._copies.start_upload(manifest)
         if len(index) >= SAID_FACES:
             log.info(
                 "index loaded",
@@ -220,8 +232,29 @@ class CatchUp:
                 took_s=round(monotonic() - started_s, 2),
             )
 
-    async def _disagreement(self, gallery: Gallery, manifest: Manifest) -> str | None:
+    async def _open(
+        self, held: Loaded, gallery: Gallery
+    ) -> tuple[SegmentedIndex, Manifest | None]:
+        """The index of the newest snapshot that Postgres confirms, or an empty one."""
+        while True:
+            opened = await self._cpu.run_upkeep(partial(self._store.open, held.identity))
+            index, manifest = opened
+            if manifest is None:
+                return index, None
+            why = await self._disagreement(gallery, manifest, index)
+            if why is None:
+                return index, manifest
+            self._store.refuse(held.identity, manifest, why)
+            if self._copies is not None:
+                self._copies.start_discard(manifest)
+
+    async def _disagreement(
+        self, gallery: Gallery, manifest: Manifest, index: SegmentedIndex
+    ) -> str | None:
         """Why a snapshot was not taken of this Postgres, as after a restore of a backup."""
+        if manifest.head > gallery.head:
+            # Another process may have gone on, and written, since the head was read.
+            gallery = await self._galleries.read(gallery.tenant_id, gallery.gallery_id)
         if manifest.head > gallery.head:
             return f"its head {manifest.head} is past Postgres's {gallery.head}"
         face_nos = [anchor.face_no for anchor in manifest.anchors]
@@ -232,8 +265,25 @@ class CatchUp:
                 return f"Postgres does not know its face {anchor.face_no}"
             if stamp.template is not None:
                 template = np.frombuffer(stamp.template, dtype="<f2")[np.newaxis]
-                if int(check_rows(template)[0]) != anchor.check:
+                # The tail's are of unit length, which may have changed the last bit.
+                both = np.concatenate([template, unit_rows(template).astype(np.float16)])
+                if anchor.check not in check_rows(both).tolist():
                     return f"Postgres has another face {anchor.face_no}"
+        return await self._other_changes(gallery, manifest.head, index)
+
+    async def _other_changes(
+        self, gallery: Gallery, head: int, index: SegmentedIndex
+    ) -> str | None:
+        """What Postgres changed just before a head, when the index has not, as a purge."""
+        then = msgspec.structs.replace(gallery, head=head)
+        since = max(0, head - ANCHORS)
+        found = self._faces.changes(gallery.tenant_id, then, since, self._pack.dimension)
+        async with aclosing(found) as chunks:
+            async for changes in chunks:
+                if not index.holds(changes.added_face_nos).all():
+                    return f"it lacks a face that Postgres added before head {head}"
+                if index.holds(changes.removed_face_nos).any():
+                    return f"it has a face that Postgres removed before head {head}"
         return None
 
     async def _bring(self, held: Loaded, index: SegmentedIndex, gallery: Gallery) -> None:
