@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -91,10 +92,8 @@ def counted(done: Counter[str]) -> Iterator[None]:
     """Count seals and merges."""
     build = segment.build_segment
 
-    def counting(
-        pieces: Sequence[Piece], built_at_s: float, folder: Path | None, name: str
-    ) -> Segment:
-        made = build(pieces, built_at_s, folder, name)
+    def counting(pieces: Sequence[Piece], *others: Any) -> Segment:  # noqa: ANN401 - all it takes
+        made = build(pieces, *others)
         done["merges" if isinstance(pieces[0].source, Segment) else "seals"] += 1
         return made
 

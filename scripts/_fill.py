@@ -14,19 +14,23 @@ from oneton.records.templates import encode_template
 
 
 async def fill(
-    owner_dsn: str, galleries: Sequence[Gallery], rows: NDArray[np.float32]
-) -> list[FaceId]:
+    owner_dsn: str,
+    galleries: Sequence[Gallery],
+    rows: NDArray[np.float32],
+    ids: Sequence[FaceId] | None = None,
+) -> Sequence[FaceId]:
     """Put equally many templates in each of some empty galleries, by COPY.
 
     Args:
         galleries: in order of their numbers.
         rows: (N, D), the first gallery's first.
+        ids: of the face records, row for row; fresh ones by default.
 
     Returns:
-        the face records' ids, row for row.
+        the ids.
     """
     each = len(rows) // len(galleries)
-    ids = [FaceId(uuid7()) for _ in rows]
+    ids = ids or [FaceId(uuid7()) for _ in rows]
     numbers = [gallery.gallery_no for gallery in galleries]
     faces = [
         (gallery.tenant_id, gallery.gallery_no, place + 1, ids[number * each + place], "image/jpeg")

@@ -128,7 +128,8 @@ async def storm(
     count: int = CALLS,
 ) -> list[list[tuple[str, bool]]]:
     """For each person so many calls at once, in turn to each server."""
-    limits = httpx.Limits(max_connections=count)
+    # Left at 5 s, the client now and then closes a connection that a request was just given.
+    limits = httpx.Limits(max_connections=count, keepalive_expiry=None)
     async with httpx.AsyncClient(timeout=120, limits=limits) as http:
         form = {"grant_type": "client_credentials", **credentials}
         reply = await http.post(servers[0].url + TOKEN, data=form)
