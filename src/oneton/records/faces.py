@@ -62,9 +62,8 @@ class Faces:
         Faces added and removed again in between are left out.
         """
         while since < gallery.head:
-            async with self._database.transaction(tenant) as connection:
-                changes = await _changes(connection, gallery, since, dimension, chunk)
-            yield changes
+            rows = await self._database.fetch(_CHANGES, *_changes_of(tenant, gallery, since, chunk))
+            yield (changes := _read_changes(rows[0], since, dimension))
             since = changes.head
 
     async def stamps(
@@ -173,7 +172,9 @@ class LockedGallery:
 
     async def changes(self, since: int, dimension: int) -> Changes:
         """What moved the gallery from head `since` to now."""
-        return await _changes(self._connection, self.gallery, since, dimension, None)
+        arguments = _changes_of(self.gallery.tenant_id, self.gallery, since, None)
+        row = await one_row(self._connection, _CHANGES, *arguments)
+        return _read_changes(row, since, dimension)
 
     async def face_id(self, face_no: FaceNo) -> FaceId:
         """The public name of a face record that is there."""
@@ -249,44 +250,30 @@ class LockedGallery:
         return True
 
 
-async def _changes(
-    connection: Connection, gallery: Gallery, since: int, dimension: int, limit: int | None
-) -> Changes:
-    # One row for all, for a row each costs the client more than the server.
-    added = await one_row(
-        connection,
-        """select coalesce(array_agg(face_no order by added_at_head), '{}') as face_nos,
-             coalesce(string_agg(embedding, ''::bytea order by added_at_head), '') as templates,
-             max(added_at_head) as last
-           from (
-             select face_no, added_at_head, embedding
-             from face join template using (face_no)
-             where gallery_no = $1 and model_pack_no = $2
-               and added_at_head > $3 and added_at_head <= $4
-             order by added_at_head limit $5) as found""",
+_CHANGES = "select * from oneton_changes($1, $2, $3, $4, $5, $6)"
+
+
+def _changes_of(
+    tenant: TenantId, gallery: Gallery, since: int, limit: int | None
+) -> tuple[object, ...]:
+    """The arguments of `_CHANGES`."""
+    return (
+        tenant,
         gallery.gallery_no,
         gallery.model_pack_no,
         since,
         gallery.head,
         limit,
     )
-    face_nos = np.array(added["face_nos"], dtype=np.int64)
-    head = gallery.head
-    if limit is not None and len(face_nos) == limit:
-        head = added["last"]
-    removed = await connection.fetch(
-        """select face_no from face
-           where gallery_no = $1 and removed_at_head > $2 and removed_at_head <= $3""",
-        gallery.gallery_no,
-        since,
-        head,
-    )
+
+
+def _read_changes(row: asyncpg.Record, since: int, dimension: int) -> Changes:
     return Changes(
         since=since,
-        head=head,
-        added_face_nos=face_nos,
-        added_embeddings=decode_templates(added["templates"], dimension),
-        removed_face_nos=np.array([row["face_no"] for row in removed], dtype=np.int64),
+        head=row["head"],
+        added_face_nos=np.array(row["added"], dtype=np.int64),
+        added_embeddings=decode_templates(row["templates"], dimension),
+        removed_face_nos=np.array(row["removed"], dtype=np.int64),
     )
 
 
