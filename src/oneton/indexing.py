@@ -10,6 +10,7 @@ from functools import partial
 
 import anyio
 import anyio.to_thread
+from threadpoolctl import threadpool_limits
 
 from oneton.biometrics.calibration import Calibration
 from oneton.biometrics.packs import PackFiles
@@ -76,6 +77,9 @@ async def open_indexes(
         snapshot_changes=settings.snapshot_changes,
         copies=copies,
     )
+    # A BLAS of several threads would take all cores from the answers, whoever calls it: sealing a
+    # segment multiplies large matrices, on a thread that gives way; everything else small ones.
+    blas = threadpool_limits(limits=1, user_api="blas")
     behind = [asyncio.create_task(keep_up.run())]
     if load_within_s is not None:
         behind.append(asyncio.create_task(keep_up.warm()))
@@ -94,6 +98,7 @@ async def open_indexes(
             upkeep.close()
             threads.close()
             store.close()
+            blas.restore_original_limits()
 
 
 def _open_store(settings: Settings, threads: ScanThreads) -> IndexStore:

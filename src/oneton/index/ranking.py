@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from oneton.index.codec import Codec
 from oneton.index.scan import WORTH_ROWS, ScanThreads
 from oneton.index.segment import Segment, chunks, read_templates
 from oneton.index.tail import Tail
@@ -53,6 +54,11 @@ class Part(msgspec.Struct, frozen=True, eq=False):
     def size_bytes(self) -> int:
         """Bytes in memory."""
         return int(self.segment.size_bytes + self.alive.nbytes)
+
+    @property
+    def codec(self) -> Codec:
+        """What its templates are encoded with."""
+        return self.segment.codes.codec
 
     @property
     def coarse_margin(self) -> float:
@@ -196,8 +202,9 @@ def _finish(found: Sequence[_Found], probe: NDArray[np.float32], best: _Best) ->
         if (near := estimates + part.coarse_margin > best.floor).any()
     ]
     if sum(len(rows) for _, _, rows in possible) > FIRST_READ:
+        tables = {codec: codec.tables(probe) for codec in {part.codec for part, _, _ in possible}}
         refined = [
-            (part, part.segment.codes.refiner(probe)(estimates, rows), rows)
+            (part, part.segment.codes.refine(estimates, rows, tables[part.codec]), rows)
             for part, estimates, rows in possible
         ]
         possible = [
@@ -248,7 +255,7 @@ def _deepen(
             return
         estimates, rows = codes.search(probe[np.newaxis], depth)[0]
         new = ~known[rows]
-        refined = codes.refiner(probe)(estimates[new], rows[new])
+        refined = codes.refine(estimates[new], rows[new], part.codec.tables(probe))
         _read([(part, rows[new][refined + part.fine_margin > best.floor])], probe, best)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oneton.domain.errors import SnapshotError
+from oneton.index.codec import Codec
 from oneton.index.codes import Codes, encode
 from oneton.index.files import read_checked, sync_folder, write_durably
 from oneton.index.templates import check_rows
@@ -147,12 +148,14 @@ def build_segment(
     folder: Path | None,
     name: str,
     threads: int = 1,
+    known: Codec | None = None,
 ) -> Segment:
     """Seal templates.
 
     Args:
         pieces: at least one face together.
         folder: where the two files go; None keeps everything in memory.
+        known: a codec to use while it fits.
 
     Raises:
         OSError: the files cannot be written; what was begun is removed.
@@ -164,12 +167,12 @@ def build_segment(
     parts = _in_order(pieces, order, checks)
     if folder is None:
         templates = np.concatenate(list(parts))
-        codes = encode(templates, np.random.RandomState(_SEED), threads)
+        codes = encode(templates, np.random.RandomState(_SEED), threads, known)
         return Segment(codes, face_nos[order], checks, templates, built_at_s)
     try:
         dimension = write_durably(folder / f"{name}{TEMPLATES}", parts) // (2 * len(order))
         templates = _map(folder / f"{name}{TEMPLATES}", len(order), dimension)
-        codes = encode(templates, np.random.RandomState(_SEED), threads)
+        codes = encode(templates, np.random.RandomState(_SEED), threads, known)
         segment = Segment(codes, face_nos[order], checks, templates, built_at_s)
         data = segment.to_bytes()
         write_durably(folder / f"{name}{CODES}", [data])

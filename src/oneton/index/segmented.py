@@ -83,7 +83,9 @@ class SegmentedIndex:
     def size_bytes(self) -> int:
         """Bytes in memory."""
         view = self._view
-        return view.tail.size_bytes + sum(part.size_bytes for part in view.parts)
+        codecs = {part.codec for part in view.parts}
+        shared = sum(codec.size_bytes for codec in codecs)
+        return view.tail.size_bytes + shared + sum(part.size_bytes for part in view.parts)
 
     def __len__(self) -> int:
         view = self._view
@@ -250,10 +252,12 @@ class SegmentedIndex:
 
     def _build(self, pieces: Sequence[Piece], threads: int = 1) -> Segment:
         name = uuid4().hex
+        largest = max(self._view.parts, key=lambda part: len(part.segment), default=None)
+        known = None if largest is None else largest.codec
         if self._folder is not None and self._may_write():
             try:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                segment = build_segment(pieces, self._now(), self._folder, name, threads)
+                segment = build_segment(pieces, self._now(), self._folder, name, threads, known)
             except OSError as error:
                 self._unwritten_since_s = self._now()
                 log.warning(
@@ -264,4 +268,4 @@ class SegmentedIndex:
             else:
                 self._unwritten_since_s = None
                 return segment
-        return build_segment(pieces, self._now(), None, name, threads)
+        return build_segment(pieces, self._now(), None, name, threads, known)

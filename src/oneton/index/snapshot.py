@@ -26,6 +26,7 @@ import structlog
 from numpy.typing import NDArray
 
 from oneton.domain.errors import SnapshotError
+from oneton.index.codes import share_codecs
 from oneton.index.files import WRITING, read_checked, sync_folder, write_durably
 from oneton.index.ranking import Part
 from oneton.index.segment import CODES, TEMPLATES, Segment, SegmentMeta, open_segment
@@ -163,6 +164,7 @@ class SnapshotFolder:
         if manifest.identity != self._identity:
             raise SnapshotError("it is of another gallery or model pack")
         segments = [open_segment(self.segments, meta) for meta in manifest.segments]
+        share_codecs(segment.codes for segment in segments)
         state = _read_state(read_checked(self.folder / manifest.state_file, manifest.state_sha256))
         parts = tuple(Part.whole(segment).without(state.removed) for segment in segments)
         empty = Tail.empty(self._identity.dimension)

@@ -232,9 +232,7 @@ class CatchUp:
                 took_s=round(monotonic() - started_s, 2),
             )
 
-    async def _open(
-        self, held: Loaded, gallery: Gallery
-    ) -> tuple[SegmentedIndex, Manifest | None]:
+    async def _open(self, held: Loaded, gallery: Gallery) -> tuple[SegmentedIndex, Manifest | None]:
         """The index of the newest snapshot that Postgres confirms, or an empty one."""
         while True:
             opened = await self._cpu.run_upkeep(partial(self._store.open, held.identity))
