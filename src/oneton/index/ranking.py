@@ -18,11 +18,11 @@ from oneton.index.templates import exact_cosines, unit_rows
 MARGIN = 3.5
 """Standard deviations of the estimates' error within which a face is read exactly."""
 LEAST_DEPTH = 64
-READ = 2200
-READ_GROWTH = 0.65
-"""Faces within the coarse margin of the k-th best: about 1000 k^0.65 of a million drawn like LFW's,
-and of ten million too, for the margin is so many decades of false match rate; twice that is asked
-for."""
+READ = 3600
+READ_GROWTH = 0.4
+"""So many k^0.4 estimates are asked for of all segments together. Within the coarse margin of the
+best are about 1000 faces of a million drawn like LFW's, and of ten million too, for the margin is so
+many decades of false match rate; asking twice for one probe costs more than three times as many."""
 DEEPER = 4
 FIRST_READ = 16
 PROBES_AT_ONCE = 64

@@ -22,6 +22,8 @@ from oneton.index.files import read_checked, sync_folder, write_durably
 from oneton.index.templates import check_rows
 
 CHUNK_ROWS = 16_384
+SCATTERED_ROWS = 1024
+"""More rows than this are read as one range."""
 TEMPLATES = ".templates"
 CODES = ".codes"
 _SEED = 1729
@@ -59,6 +61,7 @@ class Segment:
         templates: NDArray[np.float16],
         built_at_s: float,
         meta: SegmentMeta | None = None,
+        mapping: mmap.mmap | None = None,
     ) -> None:
         self.codes = codes
         self.face_nos = face_nos
@@ -66,6 +69,7 @@ class Segment:
         self.meta = meta
         self._checks = checks
         self._templates = templates
+        self._mapping = mapping
 
     def __len__(self) -> int:
         return len(self.face_nos)
@@ -100,6 +104,17 @@ class Segment:
             SnapshotError: one is not what was written.
         """
         return read_templates([(self, rows)])[0]
+
+    def expect(self, rows: NDArray[np.int64]) -> None:
+        """Have rows that are not in memory read from the disk side by side."""
+        if self._mapping is None or len(rows) < 2:
+            return
+        size = 2 * self.dimension
+        first = rows if len(rows) <= SCATTERED_ROWS else rows.min(keepdims=True)
+        after = first if len(rows) <= SCATTERED_ROWS else rows.max(keepdims=True)
+        for start, end in zip((first * size).tolist(), (after * size).tolist(), strict=True):
+            page = start - start % mmap.PAGESIZE
+            self._mapping.madvise(mmap.MADV_WILLNEED, page, end + size - page)
 
     def take(
         self,
@@ -171,9 +186,9 @@ def build_segment(
         return Segment(codes, face_nos[order], checks, templates, built_at_s)
     try:
         dimension = write_durably(folder / f"{name}{TEMPLATES}", parts) // (2 * len(order))
-        templates = _map(folder / f"{name}{TEMPLATES}", len(order), dimension)
+        templates, mapping = _map(folder / f"{name}{TEMPLATES}", len(order), dimension)
         codes = encode(templates, np.random.RandomState(_SEED), threads, known)
-        segment = Segment(codes, face_nos[order], checks, templates, built_at_s)
+        segment = Segment(codes, face_nos[order], checks, templates, built_at_s, mapping=mapping)
         data = segment.to_bytes()
         write_durably(folder / f"{name}{CODES}", [data])
         sync_folder(folder)
@@ -193,8 +208,8 @@ def open_segment(folder: Path, meta: SegmentMeta) -> Segment:
         OSError: it cannot be read.
     """
     codes, face_nos, checks = read_codes(folder, meta)
-    templates = _map(folder / f"{meta.name}{TEMPLATES}", meta.faces, meta.dimension)
-    segment = Segment(codes, face_nos, checks, templates, meta.built_at_s, meta)
+    templates, mapping = _map(folder / f"{meta.name}{TEMPLATES}", meta.faces, meta.dimension)
+    segment = Segment(codes, face_nos, checks, templates, meta.built_at_s, meta, mapping)
     segment.templates(np.unique(np.linspace(0, meta.faces - 1, 64).astype(np.int64)))
     return segment
 
@@ -236,6 +251,8 @@ def read_templates(
     templates = np.empty((count, wanted[0][0].dimension if wanted else 0), dtype=np.float16)
     checks = np.empty(count, dtype=np.uint32)
     face_nos = np.empty(count, dtype=np.int64)
+    for segment, rows in wanted:
+        segment.expect(rows)
     for (segment, rows), end in zip(wanted, ends.tolist(), strict=True):
         here = slice(end - len(rows), end)
         segment.take(rows, templates[here], checks[here], face_nos[here])
@@ -274,8 +291,8 @@ def _in_order(
         yield out
 
 
-def _map(path: Path, faces: int, dimension: int) -> NDArray[np.float16]:
-    """(faces, D) of a file, read as they are asked for."""
+def _map(path: Path, faces: int, dimension: int) -> tuple[NDArray[np.float16], mmap.mmap]:
+    """(faces, D) of a file, read as they are asked for, and what they are read through."""
     size = faces * dimension * 2
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -289,4 +306,4 @@ def _map(path: Path, faces: int, dimension: int) -> NDArray[np.float16]:
     finally:
         os.close(descriptor)
     mapped.madvise(mmap.MADV_RANDOM)
-    return np.frombuffer(mapped, dtype="<f2").reshape(faces, dimension)
+    return np.frombuffer(mapped, dtype="<f2").reshape(faces, dimension), mapped
