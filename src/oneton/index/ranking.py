@@ -21,7 +21,7 @@ LEAST_DEPTH = 64
 READ = 3600
 READ_GROWTH = 0.4
 """So many k^0.4 estimates are asked for of all segments together. Within the coarse margin of the
-best are about 1000 faces of a million drawn like LFW's, and of ten million too, for the margin is so
+best are about 1000 faces of a million drawn like LFW's, and of ten million, for the margin is so
 many decades of false match rate; asking twice for one probe costs more than three times as many."""
 DEEPER = 4
 FIRST_READ = 16
