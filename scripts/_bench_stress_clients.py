@@ -22,10 +22,10 @@ from uuid_utils.compat import uuid7
 from oneton.domain.model import FaceId, Gallery, ModelPack
 from oneton.domain.stages import collected_stages, stage
 from oneton.index import segment, segmented
+from oneton.index.manifest import Identity, Manifest
 from oneton.index.merging import Policy
 from oneton.index.scan import ScanThreads
 from oneton.index.segment import Piece, Segment
-from oneton.index.snapshot import Identity, Manifest
 from oneton.index.store import IndexStore
 from oneton.records.database import Database
 from oneton.records.faces import Faces

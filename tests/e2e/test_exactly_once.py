@@ -21,7 +21,7 @@ from uuid_utils.compat import uuid7
 from oneton.biometrics.analyse import Analyser
 from oneton.domain.errors import NoFaceError, SnapshotError
 from oneton.domain.model import DEFAULT_GALLERY, FaceId, Gallery
-from oneton.index.snapshot import read_manifest
+from oneton.index.manifest import read_manifest
 from oneton.index.store import replica_folders
 from oneton.records.database import Database
 from oneton.records.faces import Faces

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from oneton.domain.model import FaceId, Gallery, ModelPack
 from oneton.index import segment, segmented
+from oneton.index.manifest import Identity, Manifest
 from oneton.index.merging import Policy
 from oneton.index.segment import Piece, Segment
 from oneton.index.segmented import SegmentedIndex
-from oneton.index.snapshot import Identity, Manifest
 from oneton.index.store import IndexStore
 from oneton.index.templates import unit_rows
 from oneton.records.database import Database

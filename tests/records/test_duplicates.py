@@ -24,8 +24,8 @@ from oneton.domain.model import (
     Score,
     TenantId,
 )
+from oneton.index.manifest import Identity, Manifest
 from oneton.index.segmented import SegmentedIndex
-from oneton.index.snapshot import Identity, Manifest
 from oneton.index.store import IndexStore
 from oneton.records.database import Database
 from oneton.records.duplicates import EnrolledFaces

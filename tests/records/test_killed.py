@@ -19,7 +19,7 @@ from _fill import fill
 
 from oneton.domain.model import DEFAULT_GALLERY, Gallery, Score
 from oneton.index.files import WRITING
-from oneton.index.snapshot import files_of, read_manifest
+from oneton.index.manifest import files_of, read_manifest
 from oneton.records.database import Database
 from oneton.records.galleries import Galleries, ModelPacks
 from oneton.records.tenants import Tenants

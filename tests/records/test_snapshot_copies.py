@@ -26,8 +26,9 @@ from oneton.images import SnapshotCopies
 from oneton.images.files import FileStore
 from oneton.images.s3 import S3Store
 from oneton.index.copies import OUTGOING, copy_folder, manifest_name
+from oneton.index.manifest import Identity, Manifest, files_of
 from oneton.index.merging import Policy
-from oneton.index.snapshot import ANCHORS, Identity, Manifest, files_of
+from oneton.index.snapshot import ANCHORS
 from oneton.records.database import Database
 from oneton.records.faces import Faces
 from oneton.records.galleries import ModelPacks

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from oneton.domain.errors import SnapshotError
 from oneton.index.files import read_checked, sync_folder
+from oneton.index.manifest import SEGMENTS, Identity, Manifest, files_of, read_manifest
 from oneton.index.segment import SegmentMeta, chunks, open_segment
-from oneton.index.snapshot import SEGMENTS, Identity, Manifest, files_of, read_manifest
 from oneton.index.store import relative_folder
 
 OUTGOING = ".outgoing"

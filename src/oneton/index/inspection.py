@@ -9,16 +9,9 @@ import msgspec
 import numpy as np
 
 from oneton.domain.errors import SnapshotError
+from oneton.index.manifest import SEGMENTS, Manifest, files_of, read_manifest
 from oneton.index.segment import CODES, TEMPLATES, SegmentMeta, chunks, read_codes
-from oneton.index.snapshot import (
-    MANIFEST,
-    SEGMENTS,
-    SET_ASIDE,
-    Manifest,
-    SnapshotFolder,
-    files_of,
-    read_manifest,
-)
+from oneton.index.snapshot import MANIFEST, SET_ASIDE, SnapshotFolder
 from oneton.index.store import LOCK, relative_folder, replica_folders
 from oneton.index.templates import check_rows
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,66 +28,27 @@ from numpy.typing import NDArray
 from oneton.domain.errors import SnapshotError
 from oneton.index.codes import share_codecs
 from oneton.index.files import WRITING, read_checked, sync_folder, write_durably
+from oneton.index.manifest import (
+    SEGMENTS,
+    Anchor,
+    Identity,
+    Manifest,
+    encode_manifest,
+    read_manifest,
+)
 from oneton.index.ranking import Part
-from oneton.index.segment import CODES, TEMPLATES, Segment, SegmentMeta, open_segment
+from oneton.index.segment import CODES, TEMPLATES, Segment, open_segment
 from oneton.index.segmented import View
 from oneton.index.tail import Tail
 from oneton.index.templates import check_rows, unit_rows
 
 log = structlog.get_logger()
 
-FORMAT = 1
 KEPT = 2
 ANCHORS = 16
-SEGMENTS = "segments"
 MANIFEST = ".json"
 STATE = ".state"
 SET_ASIDE = ".set-aside"
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """Whose faces these are; another's snapshot is never opened."""
-
-    tenant_id: str
-    gallery_id: str
-    gallery_no: int
-    model_pack: str
-    model_sha256: str
-    dimension: int
-
-
-class Anchor(msgspec.Struct, frozen=True):
-    """A face by which Postgres is known to be the one that the snapshot was taken of."""
-
-    face_no: int
-    check: int
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """What a snapshot consists of.
-
-    Attributes:
-        head: the gallery's, that it answers for.
-        faces: that it ranks.
-        anchors: its newest faces.
-    """
-
-    identity: Identity
-    head: int
-    faces: int
-    taken_at_s: float
-    segments: tuple[SegmentMeta, ...]
-    state_file: str
-    state_sha256: str
-    anchors: tuple[Anchor, ...]
-
-
-class Envelope(msgspec.Struct, frozen=True):
-    """The manifest file: the format comes first, whatever follows it."""
-
-    format: int
-    sha256: str
-    manifest: msgspec.Raw
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -256,47 +217,6 @@ class SnapshotFolder:
         for path in self.segments.glob("*"):
             if path.name.split(".")[0] not in kept:
                 _delete(path)
-
-
-def read_manifest(path: Path) -> Manifest:
-    """Read a manifest file.
-
-    Raises:
-        SnapshotError: it is damaged, or of a newer format.
-        OSError: it cannot be read.
-    """
-    try:
-        envelope = msgspec.json.decode(path.read_bytes(), type=Envelope)
-        if envelope.format != FORMAT:
-            raise SnapshotError(f"format {envelope.format}; this version reads {FORMAT}")
-        if hashlib.sha256(bytes(envelope.manifest)).hexdigest() != envelope.sha256:
-            raise SnapshotError("the manifest is not what was written")
-        return msgspec.json.decode(envelope.manifest, type=Manifest)
-    except FileNotFoundError as error:
-        raise SnapshotError("the manifest is missing") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise SnapshotError(f"the manifest cannot be read: {error}") from error
-
-
-def encode_manifest(manifest: Manifest) -> bytes:
-    """The bytes of a manifest file."""
-    body = msgspec.json.encode(manifest)
-    return msgspec.json.encode(
-        Envelope(FORMAT, hashlib.sha256(body).hexdigest(), msgspec.Raw(body))
-    )
-
-
-def names_of(manifest: Manifest) -> set[str]:
-    """Names of a snapshot's segments."""
-    return {meta.name for meta in manifest.segments}
-
-
-def files_of(manifest: Manifest) -> Iterator[str]:
-    """Names of a snapshot's files within its folder, the manifest's own left out."""
-    for meta in manifest.segments:
-        yield f"{SEGMENTS}/{meta.name}{TEMPLATES}"
-        yield f"{SEGMENTS}/{meta.name}{CODES}"
-    yield manifest.state_file
 
 
 def _delete(path: Path) -> None:

@@ -15,18 +15,11 @@ import structlog
 
 from oneton.domain.errors import SnapshotError
 from oneton.index.files import WRITING, sync_folder, write_durably
+from oneton.index.manifest import SEGMENTS, Identity, Manifest, files_of, read_manifest
 from oneton.index.merging import Policy
 from oneton.index.scan import ScanThreads
 from oneton.index.segmented import SegmentedIndex
-from oneton.index.snapshot import (
-    MANIFEST,
-    SEGMENTS,
-    Identity,
-    Manifest,
-    SnapshotFolder,
-    files_of,
-    read_manifest,
-)
+from oneton.index.snapshot import MANIFEST, SnapshotFolder
 
 log = structlog.get_logger()
 

@@ -11,20 +11,19 @@ from math import inf
 from time import monotonic
 
 import msgspec
-import numpy as np
 import structlog
 
 from oneton.domain.errors import ConflictError, IndexLoadingError, OnetonError
-from oneton.domain.model import FaceNo, Gallery, GalleryId, ModelPack, TenantId
+from oneton.domain.model import Gallery, GalleryId, ModelPack, TenantId
 from oneton.domain.stages import stage
+from oneton.index.manifest import Identity, Manifest, names_of
 from oneton.index.segmented import BULK_FACES, SegmentedIndex
-from oneton.index.snapshot import ANCHORS, Identity, Manifest, names_of
 from oneton.index.store import IndexStore
-from oneton.index.templates import check_rows, unit_rows
 from oneton.records.faces import CHUNK, LOAD_CHUNK, Faces
 from oneton.records.galleries import Galleries
 from oneton.verbs.copy_snapshots import CopySnapshots
 from oneton.verbs.cpu import Cpu
+from oneton.verbs.doubt_snapshot import DoubtSnapshot
 
 log = structlog.get_logger()
 
@@ -97,6 +96,7 @@ class CatchUp:
         self._pack_no, self._pack = pack
         self._load_within_s = load_within_s
         self._copies = copies
+        self._doubt = DoubtSnapshot(galleries, faces)
         self._held: OrderedDict[_Key, Loaded] = OrderedDict()
         self._tasks: dict[tuple[str, _Key], asyncio.Task[None]] = {}
         self.size_bytes = 0
@@ -239,50 +239,12 @@ class CatchUp:
             index, manifest = opened
             if manifest is None:
                 return index, None
-            why = await self._disagreement(gallery, manifest, index)
+            why = await self._doubt(gallery, manifest, index)
             if why is None:
                 return index, manifest
             self._store.refuse(held.identity, manifest, why)
             if self._copies is not None:
                 self._copies.start_discard(manifest)
-
-    async def _disagreement(
-        self, gallery: Gallery, manifest: Manifest, index: SegmentedIndex
-    ) -> str | None:
-        """Why a snapshot was not taken of this Postgres, as after a restore of a backup."""
-        if manifest.head > gallery.head:
-            # Another process may have gone on, and written, since the head was read.
-            gallery = await self._galleries.read(gallery.tenant_id, gallery.gallery_id)
-        if manifest.head > gallery.head:
-            return f"its head {manifest.head} is past Postgres's {gallery.head}"
-        face_nos = [anchor.face_no for anchor in manifest.anchors]
-        stamps = await self._faces.stamps(gallery.tenant_id, gallery, face_nos)
-        for anchor in manifest.anchors:
-            stamp = stamps.get(FaceNo(anchor.face_no))
-            if stamp is None or (stamp.template is None and not stamp.removed_after(manifest.head)):
-                return f"Postgres does not know its face {anchor.face_no}"
-            if stamp.template is not None:
-                template = np.frombuffer(stamp.template, dtype="<f2")[np.newaxis]
-                # The tail's are of unit length, which may have changed the last bit.
-                both = np.concatenate([template, unit_rows(template).astype(np.float16)])
-                if anchor.check not in check_rows(both).tolist():
-                    return f"Postgres has another face {anchor.face_no}"
-        return await self._other_changes(gallery, manifest.head, index)
-
-    async def _other_changes(
-        self, gallery: Gallery, head: int, index: SegmentedIndex
-    ) -> str | None:
-        """What Postgres changed just before a head, when the index has not, as a purge."""
-        then = msgspec.structs.replace(gallery, head=head)
-        since = max(0, head - ANCHORS)
-        found = self._faces.changes(gallery.tenant_id, then, since, self._pack.dimension)
-        async with aclosing(found) as chunks:
-            async for changes in chunks:
-                if not index.holds(changes.added_face_nos).all():
-                    return f"it lacks a face that Postgres added before head {head}"
-                if index.holds(changes.removed_face_nos).any():
-                    return f"it has a face that Postgres removed before head {head}"
-        return None
 
     async def _bring(self, held: Loaded, index: SegmentedIndex, gallery: Gallery) -> None:
         async with held.lock:

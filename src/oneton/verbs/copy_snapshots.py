@@ -11,7 +11,7 @@ import structlog
 from oneton.domain.errors import OnetonError
 from oneton.images import SnapshotCopies
 from oneton.index import copies
-from oneton.index.snapshot import Identity, Manifest
+from oneton.index.manifest import Identity, Manifest
 from oneton.index.store import IndexStore
 from oneton.verbs.cpu import Cpu
 from oneton.verbs.download_snapshot import DownloadSnapshot

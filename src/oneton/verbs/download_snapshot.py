@@ -13,7 +13,7 @@ import structlog
 
 from oneton.domain.errors import NotFoundError, SnapshotError
 from oneton.index import copies
-from oneton.index.snapshot import SEGMENTS, Identity, Manifest, files_of
+from oneton.index.manifest import SEGMENTS, Identity, Manifest, files_of
 from oneton.verbs.shelf import Found, Shelf
 
 log = structlog.get_logger()

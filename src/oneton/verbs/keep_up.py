@@ -18,7 +18,7 @@ from oneton.domain.errors import (
     UnavailableError,
 )
 from oneton.domain.model import GalleryId, TenantId
-from oneton.index.snapshot import Manifest, names_of
+from oneton.index.manifest import Manifest, names_of
 from oneton.index.store import IndexStore
 from oneton.verbs.catch_up import CatchUp, Loaded
 from oneton.verbs.copy_snapshots import CopySnapshots

@@ -17,7 +17,7 @@ import msgspec
 from oneton.domain.model import StoredObject
 from oneton.images import SnapshotCopies
 from oneton.index import copies
-from oneton.index.snapshot import Identity, Manifest
+from oneton.index.manifest import Identity, Manifest
 from oneton.index.store import IndexStore, relative_folder
 from oneton.verbs.cpu import Cpu
 

@@ -12,7 +12,8 @@ import structlog
 
 from oneton.domain.errors import NotFoundError, SnapshotError, StoreDownError
 from oneton.index import copies
-from oneton.index.snapshot import KEPT, Manifest, files_of
+from oneton.index.manifest import Manifest, files_of
+from oneton.index.snapshot import KEPT
 from oneton.verbs.shelf import Found, Shelf
 
 log = structlog.get_logger()

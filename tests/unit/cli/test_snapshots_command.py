@@ -16,9 +16,9 @@ from oneton.domain.errors import NotFoundError, SnapshotError
 from oneton.domain.model import Changes
 from oneton.index import inspection
 from oneton.index.inspection import find_snapshots
+from oneton.index.manifest import Identity
 from oneton.index.merging import Policy
 from oneton.index.scan import ScanThreads
-from oneton.index.snapshot import Identity
 from oneton.index.store import IndexStore
 
 TENANT = "01a1ff20-ae38-7661-baa5-57a957b9581d"

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from oneton.domain.model import Changes
 from oneton.index import ranking, templates
+from oneton.index.manifest import Identity
 from oneton.index.merging import Policy
 from oneton.index.scan import ScanThreads
 from oneton.index.segmented import SegmentedIndex
-from oneton.index.snapshot import Identity
 from oneton.index.store import IndexStore
 
 DIMENSION = 32

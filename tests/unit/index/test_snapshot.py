@@ -17,10 +17,11 @@ from structlog.testing import capture_logs
 from oneton.domain.errors import SnapshotError
 from oneton.domain.model import Changes
 from oneton.index.inspection import Key, check_snapshot, find_leftovers, find_snapshots
+from oneton.index.manifest import Identity, files_of, read_manifest
 from oneton.index.merging import Policy
 from oneton.index.scan import ScanThreads
 from oneton.index.segmented import SegmentedIndex
-from oneton.index.snapshot import ANCHORS, Identity, SnapshotFolder, files_of, read_manifest
+from oneton.index.snapshot import ANCHORS, SnapshotFolder
 from oneton.index.store import IndexStore, relative_folder
 from oneton.index.templates import check_rows
 from tests.unit.index.conftest import (
