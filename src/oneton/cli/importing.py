@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.text import Text
 
 from oneton.cli.common import stderr
-from oneton.domain.errors import BusyError, ProbeError, SettingError
+from oneton.domain.errors import BusyError, OnetonError, ProbeError, SettingError
 from oneton.domain.model import FaceId, GalleryId, TenantId
 from oneton.verbs.analyse import Picture
 from oneton.verbs.enroll import Enroll
@@ -123,9 +123,13 @@ class Import:
                     await self._one(item)
                     progress.update(task, advance=1, refused=len(self._report.refused))
 
-            async with asyncio.TaskGroup() as group:
-                for _ in range(callers):
-                    group.create_task(work())
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(callers):
+                        group.create_task(work())
+            except* OnetonError as failed:
+                # All callers fail alike; the command says it in one line.
+                raise failed.exceptions[0] from failed
         self._report.refused.sort(key=lambda each: each.file)
         return self._report
 

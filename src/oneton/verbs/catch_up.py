@@ -129,11 +129,11 @@ class CatchUp:
                 await self._bring(held, index, gallery)
         return Current(gallery, index)
 
-    def forget(self, gallery: Gallery) -> None:
+    def forget(self, gallery: Gallery, why: str) -> None:
         """Use neither the index of a gallery nor its snapshots any more, for Postgres disagrees."""
         held = self._held.get((gallery.tenant_id, gallery.gallery_id))
         if held is not None and held.index is not None:
-            held.index.damage = "it knows faces that Postgres does not"
+            held.index.damage = why
 
     def drop(self, held: Loaded) -> None:
         """Let go of an index; the next question loads it again."""

@@ -69,7 +69,7 @@ class Find:
             current = await self.catch_up(tenant, current.gallery.gallery_id)
             ranking = await self.search(current, embedding, cosines.shape[1])
         # The index knows faces that Postgres does not, as after a restore of a backup.
-        self.catch_up.forget(current.gallery)
+        self.catch_up.forget(current.gallery, "it knows faces that Postgres does not")
         raise IndexLoadingError("the gallery's index is loaded anew")
 
     async def search(self, current: Current, embedding: Embedding, k: int) -> Ranking:
