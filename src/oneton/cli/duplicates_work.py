@@ -8,24 +8,13 @@ from pathlib import Path
 
 import anyio.to_thread
 import msgspec
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from oneton.cli import duplicates_journal as journals
 from oneton.cli.common import chosen_tenant, stderr
 from oneton.cli.duplicates_journal import PAGE, TABLE, Journal, State
 from oneton.cli.duplicates_page import Summary, make_cards
 from oneton.cli.duplicates_report import Photos, write_page, write_table
+from oneton.cli.progress import progress_bar
 from oneton.domain.errors import SettingError
 from oneton.domain.model import FaceNo, Gallery, GalleryId, Score, Tenant
 from oneton.indexing import Indexes, make_find_duplicates, open_indexes
@@ -127,7 +116,7 @@ class _Work:
         total = await self._faces.count(tenant, gallery, since, gallery.head)
         find: FindDuplicates = make_find_duplicates(self._parts, self._indexes)
         searched, pairs = 0, journal.settled()
-        with _progress() as progress:
+        with progress_bar() as progress:
             task = progress.add_task("comparing", total=total, said=f"{pairs} pairs")
             batches = find(tenant, gallery.gallery_id, score, since=since)
             async with aclosing(batches) as found:
@@ -147,7 +136,7 @@ class _Work:
         cards = every[:groups_shown]
         faces = {face.face_id: face for card in cards for face in card.shown.faces}
         photos = Photos(folder, self._parts.images, self._indexes.cpu, self._settings)
-        with _progress() as progress:
+        with progress_bar() as progress:
             task = progress.add_task("photos", total=len(faces), said="")
             made = await photos.write(faces.values(), lambda: progress.advance(task))
         summary = Summary(
@@ -205,25 +194,3 @@ class _Work:
                 f"reach score {score:g}; a higher --score finds fewer",
                 soft_wrap=True,
             )
-
-
-class _RateColumn(ProgressColumn):
-    """Faces or photos a second, over the last while."""
-
-    def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.0f}/s")
-
-
-def _progress() -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _RateColumn(),
-        TextColumn("{task.fields[said]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=stderr,
-    )

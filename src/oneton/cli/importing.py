@@ -10,20 +10,8 @@ from pathlib import Path
 
 import anyio.to_thread
 import msgspec
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
-from oneton.cli.common import stderr
+from oneton.cli.progress import progress_bar
 from oneton.domain.errors import BusyError, OnetonError, ProbeError, SettingError
 from oneton.domain.model import FaceId, GalleryId, TenantId
 from oneton.verbs.analyse import Picture
@@ -115,13 +103,14 @@ class Import:
 
     async def run(self, items: list[Item], callers: int) -> ImportReport:
         waiting = iter(items)
-        with _progress() as progress:
-            task = progress.add_task("importing", total=len(items), refused=0)
+        with progress_bar() as progress:
+            task = progress.add_task("importing", total=len(items), said="")
 
             async def work() -> None:
                 for item in waiting:
                     await self._one(item)
-                    progress.update(task, advance=1, refused=len(self._report.refused))
+                    said = f"{len(self._report.refused)} refused"
+                    progress.update(task, advance=1, said=said)
 
             try:
                 async with asyncio.TaskGroup() as group:
@@ -171,25 +160,3 @@ class Import:
     def _refuse(self, item: Item, error: Exception, message: str) -> None:
         reason = type(error).__name__.removesuffix("Error")
         self._report.refused.append(Refused(item.name, reason, message))
-
-
-class _RateColumn(ProgressColumn):
-    """Photos a second, over the last while."""
-
-    def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
-
-
-def _progress() -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _RateColumn(),
-        TextColumn("{task.fields[refused]} refused"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=stderr,
-    )
