@@ -64,9 +64,12 @@ def run(folder: Path, *arguments: str, expect: tuple[int, ...] = (0,)) -> str:
     return done.stdout
 
 
-def token_of(folder: Path, port: int, tenant: str, threshold: float = 50) -> str:
+def token_of(
+    folder: Path, port: int, tenant: str, threshold: float = 50, target_fpir: float | None = None
+) -> str:
     """A token of a new tenant."""
-    run(folder, "tenant", "create", tenant, "--threshold", str(threshold))
+    target = () if target_fpir is None else ("--target-fpir", str(target_fpir))
+    run(folder, "tenant", "create", tenant, "--threshold", str(threshold), *target)
     made = json.loads(run(folder, "key", "create", "--tenant", tenant, "--json"))
     form = f"grant_type=client_credentials&client_id={made['client_id']}"
     form += f"&client_secret={made['client_secret']}"

@@ -21,12 +21,13 @@ from _bench_stress_clients import PACK, Stress, hold
 from _bench_stress_oracle import NEVER, Search, Truth, Verdict, judge
 from numpy.typing import NDArray
 
-from oneton.domain.model import DEFAULT_GALLERY, Gallery, Score
+from oneton.domain.model import DEFAULT_GALLERY, Gallery
 from oneton.index.segmented import SegmentedIndex
 from oneton.records.database import Database
 from oneton.records.embedded import EmbeddedPostgres
-from oneton.records.galleries import Galleries, ModelPacks
+from oneton.records.galleries import Galleries
 from oneton.records.migrate import migrate
+from oneton.records.model_packs import ModelPacks
 from oneton.records.tenants import Tenants
 
 
@@ -76,11 +77,11 @@ async def run_stress(
 ) -> Report:
     """Measure a gallery of so many faces, first idle, then busy."""
     pack_no = await ModelPacks(database).number(PACK)
-    tenant = await Tenants(database).create("stress", DEFAULT_GALLERY, pack_no, Score(50))
+    tenant = await Tenants(database).create("stress", DEFAULT_GALLERY, pack_no)
     gallery = await Galleries(database).read(tenant.tenant_id, DEFAULT_GALLERY)
     stress = Stress(database, gallery, seed=faces)
     await stress.fill(owner_dsn, faces)
-    with hold(database, gallery, folder) as holder:
+    with hold(database, folder) as holder:
         await holder.catch_up(tenant.tenant_id, DEFAULT_GALLERY)
         await holder.keep_up.once()
         idle = await stress.search_for(holder, idle_s)
@@ -89,7 +90,7 @@ async def run_stress(
         await holder.keep_up.close()
         await holder.catch_up.close()
     truth = await read_truth(database, gallery, stress.templates)
-    with hold(database, gallery, folder) as again:
+    with hold(database, folder) as again:
         index = (await again.catch_up(tenant.tenant_id, DEFAULT_GALLERY)).index
         from_snapshot = again.catch_up.held()[0].snapshot_head == index.head
     unlike = faces_of(index) ^ set(truth.face_nos[truth.removed == NEVER].tolist())

@@ -30,6 +30,7 @@ from oneton.index.store import IndexStore
 from oneton.records.database import Database
 from oneton.records.faces import Faces
 from oneton.records.galleries import Galleries
+from oneton.records.model_packs import ModelPacks
 from oneton.records.news import HeadNews
 from oneton.verbs.catch_up import CatchUp
 from oneton.verbs.cpu import Cpu
@@ -71,13 +72,13 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def hold(database: Database, gallery: Gallery, folder: Path) -> Iterator[Holder]:
+def hold(database: Database, folder: Path) -> Iterator[Holder]:
     """Indexes as the app has them, with tiny limits."""
     done: Counter[str] = Counter()
     cpu, upkeep, threads = Cpu(2, 50), Cpu(1, 0, name="upkeep", nice=10), ScanThreads(2)
     store = CountingStore(folder, threads, done)
-    pack = (gallery.model_pack_no, PACK)
-    catch_up = CatchUp(Galleries(database), Faces(database), cpu, upkeep, store, pack)
+    packs = ModelPacks(database)
+    catch_up = CatchUp(Galleries(database), Faces(database), cpu, upkeep, store, packs)
     keep_up = KeepUp(catch_up, store, upkeep, MEMORY_BYTES, SNAPSHOT_INTERVAL_S, SNAPSHOT_CHANGES)
     try:
         with counted(done):

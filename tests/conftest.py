@@ -10,6 +10,7 @@ import pytest
 pytest_plugins = [
     "tests.fixtures.faces",
     "tests.fixtures.objects",
+    "tests.fixtures.packs",
     "tests.fixtures.postgres",
     "tests.fixtures.servers",
 ]

@@ -12,12 +12,11 @@ import anyio
 import anyio.to_thread
 from threadpoolctl import threadpool_limits
 
-from oneton.biometrics.calibration import Calibration
-from oneton.biometrics.packs import PackFiles
+from oneton.domain.model import Gallery
 from oneton.index.merging import Policy
 from oneton.index.scan import ScanThreads
 from oneton.index.store import IndexStore
-from oneton.parts import Parts, find_pack, load_pack_calibration
+from oneton.parts import Parts, open_find_pack
 from oneton.records.duplicates import EnrolledFaces
 from oneton.settings import Settings
 from oneton.verbs.catch_up import CatchUp
@@ -25,6 +24,7 @@ from oneton.verbs.copy_snapshots import CopySnapshots
 from oneton.verbs.cpu import Cpu
 from oneton.verbs.duplicates import FindDuplicates
 from oneton.verbs.keep_up import KeepUp
+from oneton.verbs.load_model import FindPack
 from oneton.verbs.take_snapshot import AskForSnapshot
 
 UPKEEP_NICE = 10
@@ -32,10 +32,9 @@ UPKEEP_NICE = 10
 
 @dataclass(frozen=True)
 class Indexes:
-    """The indexes of the galleries of one model pack, and what they are kept with."""
+    """The indexes of galleries, and what they are kept with."""
 
-    files: PackFiles
-    calibration: Calibration
+    packs: FindPack
     cpu: Cpu
     catch_up: CatchUp
     keep_up: KeepUp
@@ -51,8 +50,7 @@ async def open_indexes(
         load_within_s: how long a question waits for a gallery, as in a server, which also loads
             ahead what has snapshots; None is for ever.
     """
-    files = await anyio.to_thread.run_sync(find_pack, settings)
-    pack_no = await parts.model_packs.number(files.pack)
+    packs = await open_find_pack(settings, parts)
     cpu = Cpu(settings.cpu_threads, settings.queue_limit)
     upkeep = Cpu(1, 0, name="upkeep", nice=UPKEEP_NICE)
     threads = ScanThreads(settings.cpu_threads)
@@ -64,7 +62,7 @@ async def open_indexes(
         cpu,
         upkeep,
         store,
-        (pack_no, files.pack),
+        parts.model_packs,
         load_within_s=load_within_s,
         copies=copies,
     )
@@ -84,7 +82,7 @@ async def open_indexes(
     if load_within_s is not None:
         behind.append(asyncio.create_task(keep_up.warm()))
     try:
-        yield Indexes(files, load_pack_calibration(files), cpu, catch_up, keep_up)
+        yield Indexes(packs, cpu, catch_up, keep_up)
     finally:
         with anyio.CancelScope(shield=True):
             for task in behind:
@@ -119,14 +117,15 @@ def _make_copies(
     )
 
 
-def make_find_duplicates(parts: Parts, indexes: Indexes) -> FindDuplicates:
+async def make_find_duplicates(parts: Parts, indexes: Indexes, gallery: Gallery) -> FindDuplicates:
     """What `oneton duplicates` uses."""
+    files, calibration = await indexes.packs(gallery.model_pack_no)
     return FindDuplicates(
         indexes.catch_up,
         indexes.cpu,
         EnrolledFaces(parts.database),
-        indexes.calibration,
-        indexes.files.pack.dimension,
+        calibration,
+        files.pack.dimension,
     )
 
 

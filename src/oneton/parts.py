@@ -5,26 +5,36 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
 from oneton.biometrics.calibration import Calibration, load_calibration
-from oneton.biometrics.packs import PackFiles, assemble_buffalo_sc, file_sha256, open_pack
+from oneton.biometrics.packs import PackFiles
 from oneton.images import ObjectStore
 from oneton.images.files import FileStore
+from oneton.models import read_pack
 from oneton.records.database import Database
 from oneton.records.embedded import EmbeddedPostgres
 from oneton.records.faces import Faces
-from oneton.records.galleries import Galleries, ModelPacks
+from oneton.records.galleries import Galleries
 from oneton.records.migrate import migrate
+from oneton.records.model_packs import ModelPacks
+from oneton.records.reindexing import Reindexing
 from oneton.records.tenants import Keys, Tenants
 from oneton.settings import Settings
 from oneton.verbs.authenticate import CreateKey
 from oneton.verbs.create_tenant import CreateTenant
 from oneton.verbs.examine_database import DatabaseFindings, ExamineDatabase
+from oneton.verbs.load_model import FindPack
 from oneton.verbs.purge import Purge
+from oneton.verbs.reindex import Reindex
 from oneton.verbs.sweep import Sweep
+
+if TYPE_CHECKING:
+    from oneton.verbs.add_pack import AddPack, RemovePack
 
 
 @dataclass(frozen=True)
@@ -85,10 +95,7 @@ def make_image_store(settings: Settings) -> ObjectStore:
 
 def find_pack(settings: Settings) -> PackFiles:
     """The model pack that settings name, its files checked."""
-    root = settings.data_dir / "models"
-    if settings.model_pack == "buffalo_sc":
-        assemble_buffalo_sc(root)
-    return open_pack(settings.model_pack, root)
+    return read_pack(settings, settings.model_pack)
 
 
 @asynccontextmanager
@@ -140,14 +147,53 @@ async def examine_database(database: Database) -> DatabaseFindings:
     return await ExamineDatabase(database)()
 
 
+async def open_find_pack(settings: Settings, parts: Parts) -> FindPack:
+    """The packs on this machine, that of the settings registered."""
+    own = await anyio.to_thread.run_sync(find_pack, settings)
+    number = await parts.model_packs.number(own.pack)
+    return FindPack(parts.model_packs, partial(read_pack, settings), (number, own))
+
+
 def load_pack_calibration(pack: PackFiles) -> Calibration:
     """The calibration of a pack's recogniser; SettingError when there is none."""
-    return load_calibration(file_sha256(pack.recogniser))
+    return load_calibration(pack.recogniser_sha256, pack.folder)
+
+
+def make_add_pack(settings: Settings, parts: Parts) -> AddPack:
+    """What `oneton models add` uses."""
+    from oneton.verbs.add_pack import AddPack  # noqa: PLC0415 - imports what only it needs
+
+    return AddPack(parts.model_packs, settings.data_dir / "models")
+
+
+def make_remove_pack(settings: Settings, parts: Parts) -> RemovePack:
+    """What `oneton models remove` uses."""
+    from oneton.verbs.add_pack import RemovePack  # noqa: PLC0415
+
+    return RemovePack(parts.model_packs, settings.data_dir / "models")
+
+
+def verify_installed(settings: Settings, name: str) -> PackFiles:
+    """What `oneton models verify` uses."""
+    from oneton.verbs.add_pack import verify_pack  # noqa: PLC0415
+
+    return verify_pack(read_pack(settings, name))
+
+
+async def make_reindex(settings: Settings, parts: Parts) -> Reindex:
+    """What `oneton reindex` uses."""
+    return Reindex(
+        parts.tenants,
+        parts.galleries,
+        parts.model_packs,
+        Reindexing(parts.database),
+        await open_find_pack(settings, parts),
+    )
 
 
 def make_purge(parts: Parts) -> Purge:
     """What `oneton purge` uses; needs no model in memory."""
-    return Purge(parts.galleries, parts.faces, parts.images)
+    return Purge(parts.galleries, parts.faces, parts.images, Reindexing(parts.database))
 
 
 def make_sweep(parts: Parts) -> Sweep:

@@ -18,7 +18,6 @@ from oneton.domain.model import (
     FaceId,
     Gallery,
     ModelPack,
-    Score,
     Tenant,
 )
 from oneton.index.merging import Policy
@@ -26,7 +25,8 @@ from oneton.index.scan import ScanThreads
 from oneton.index.store import IndexStore
 from oneton.records.database import Database
 from oneton.records.faces import Faces
-from oneton.records.galleries import Galleries, ModelPacks
+from oneton.records.galleries import Galleries
+from oneton.records.model_packs import ModelPacks
 from oneton.records.tenants import Tenants
 from oneton.verbs.catch_up import CatchUp
 from oneton.verbs.cpu import Cpu
@@ -44,6 +44,7 @@ class House(msgspec.Struct, frozen=True):
     other_gallery: Gallery
     faces: Faces
     galleries: Galleries
+    packs: ModelPacks
 
 
 def unit_rows(
@@ -98,21 +99,17 @@ async def catch_up(house: House, hands: Hands) -> AsyncIterator[CatchUp]:
     await made.close()
 
 
-def make_catch_up(house: House, hands: Hands, pack_no: int | None = None) -> CatchUp:
-    number = house.gallery.model_pack_no if pack_no is None else pack_no
-    return CatchUp(
-        house.galleries, house.faces, hands.cpu, hands.upkeep, hands.store, (number, PACK)
-    )
+def make_catch_up(house: House, hands: Hands) -> CatchUp:
+    return CatchUp(house.galleries, house.faces, hands.cpu, hands.upkeep, hands.store, house.packs)
 
 
 @pytest.fixture
 async def house(database: Database, rng: np.random.Generator) -> House:
     tenants, galleries, faces = Tenants(database), Galleries(database), Faces(database)
-    pack_no = await ModelPacks(database).number(PACK)
-    made = [
-        await tenants.create(name, DEFAULT_GALLERY, pack_no, Score(50)) for name in ("one", "other")
-    ]
+    packs = ModelPacks(database)
+    pack_no = await packs.number(PACK)
+    made = [await tenants.create(name, DEFAULT_GALLERY, pack_no) for name in ("one", "other")]
     read = [await galleries.read(each.tenant_id, DEFAULT_GALLERY) for each in made]
     for row in unit_rows(rng, 3):
         await add(faces, read[1], row)
-    return House(made[0], read[0], made[1], read[1], faces, galleries)
+    return House(made[0], read[0], made[1], read[1], faces, galleries, packs)

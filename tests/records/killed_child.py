@@ -32,6 +32,7 @@ from oneton.index.templates import unit_rows
 from oneton.records.database import Database
 from oneton.records.faces import Faces, LockedGallery
 from oneton.records.galleries import Galleries
+from oneton.records.model_packs import ModelPacks
 from oneton.verbs.catch_up import CatchUp, Current
 from oneton.verbs.keep_up import KeepUp
 from tests.records.conftest import open_hands
@@ -248,7 +249,7 @@ async def main(life: Life) -> None:
             hands.cpu,
             hands.upkeep,
             hands.store,
-            (life.gallery.model_pack_no, PACK),
+            ModelPacks(database),
         )
         keep_up = KeepUp(
             catch_up, hands.store, hands.upkeep, MEMORY_BYTES, 0.3, life.snapshot_changes

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from oneton.biometrics.calibration import FOLDER, Calibration
-from oneton.domain.errors import ConflictError, IndexLoadingError, NotFoundError
+from oneton.domain.errors import IndexLoadingError, NotFoundError
 from oneton.domain.model import DEFAULT_GALLERY, GalleryId
 from oneton.records.database import Database
 from oneton.verbs.catch_up import CatchUp
 from oneton.verbs.identify import Find
-from tests.records.conftest import Hands, House, add, make_catch_up, unit_rows
+from tests.records.conftest import Hands, House, add, unit_rows
 
 pytestmark = pytest.mark.anyio
 
@@ -30,14 +30,6 @@ async def test_an_answer_is_current_however_many_ask_at_once(
             assert current.index.head == count
             assert len(current.index) == count
             assert current.index.search(row[np.newaxis], 1)[0][0, 0] > 0.999
-
-
-async def test_another_packs_gallery_is_refused(
-    house: House, hands: Hands, rng: np.random.Generator
-) -> None:
-    catch_up = make_catch_up(house, hands, pack_no=999)
-    with pytest.raises(ConflictError):
-        await catch_up(house.tenant.tenant_id, DEFAULT_GALLERY)
 
 
 async def test_an_unknown_gallery_is_not_found(house: House, catch_up: CatchUp) -> None:
@@ -81,8 +73,8 @@ async def test_find_gives_the_next_best_when_one_was_purged_meanwhile(
     stale = current.index.search(probe[np.newaxis], 2)
     async with house.faces.locked(tenant, house.gallery) as locked:
         await locked.purge(gone)
-    find = Find(catch_up, hands.cpu, house.faces, a_calibration())
-    found = await find(tenant, current, probe, stale)
+    find = Find(catch_up, hands.cpu, house.faces)
+    found = await find(tenant, current, a_calibration(), probe, stale)
     assert [each.face_id for each in found] == [kept]
 
 
@@ -100,9 +92,11 @@ async def test_an_index_that_knows_more_than_postgres_is_loaded_anew(
             """update face set removed_at_head = added_at_head, face_id = null,
                  image_content_type = null, created_at = null"""
         )
-    find = Find(catch_up, hands.cpu, house.faces, a_calibration())
+    find = Find(catch_up, hands.cpu, house.faces)
     with pytest.raises(IndexLoadingError):
-        await find(tenant, current, probe, current.index.search(probe[np.newaxis], 1))
+        await find(
+            tenant, current, a_calibration(), probe, current.index.search(probe[np.newaxis], 1)
+        )
     current = await catch_up(tenant, DEFAULT_GALLERY)
     assert len(current.index) == 0
 

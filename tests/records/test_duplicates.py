@@ -32,7 +32,7 @@ from oneton.records.duplicates import EnrolledFaces
 from oneton.verbs.catch_up import CatchUp, Current
 from oneton.verbs.duplicates import Batch, FindDuplicates
 from oneton.verbs.group_duplicates import group_duplicates
-from tests.records.conftest import DIMENSION, PACK, Hands, House, add, unit_rows
+from tests.records.conftest import DIMENSION, Hands, House, add, unit_rows
 
 pytestmark = pytest.mark.anyio
 
@@ -68,9 +68,10 @@ def make_find(house: House, hands: Hands, database: Database, calibration: Calib
     def make(
         make_index: Callable[[int], SegmentedIndex] = SegmentedIndex, **options: int
     ) -> FindDuplicates:
-        pack = (house.gallery.model_pack_no, PACK)
         store = cast("IndexStore", Store(make_index))
-        catch_up = CatchUp(house.galleries, house.faces, hands.cpu, hands.upkeep, store, pack)
+        catch_up = CatchUp(
+            house.galleries, house.faces, hands.cpu, hands.upkeep, store, house.packs
+        )
         faces = EnrolledFaces(database)
         return FindDuplicates(catch_up, hands.cpu, faces, calibration, DIMENSION, **options)
 

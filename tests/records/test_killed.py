@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from _fill import fill
 
-from oneton.domain.model import DEFAULT_GALLERY, Gallery, Score
+from oneton.domain.model import DEFAULT_GALLERY, Gallery
 from oneton.index.files import WRITING
 from oneton.index.manifest import files_of, read_manifest
 from oneton.records.database import Database
-from oneton.records.galleries import Galleries, ModelPacks
+from oneton.records.galleries import Galleries
+from oneton.records.model_packs import ModelPacks
 from oneton.records.tenants import Tenants
 from tests.fixtures.postgres import Dsns
 from tests.records.killed_child import PACK, Ledger, Life, Said, face_id, template
@@ -149,7 +150,7 @@ def under_way(said: list[Said]) -> str:
 @pytest.fixture
 async def killed(dsns: Dsns, database: Database, tmp_path: Path) -> Killed:
     pack_no = await ModelPacks(database).number(PACK)
-    tenant = await Tenants(database).create("killed", DEFAULT_GALLERY, pack_no, Score(50))
+    tenant = await Tenants(database).create("killed", DEFAULT_GALLERY, pack_no)
     gallery = await Galleries(database).read(tenant.tenant_id, DEFAULT_GALLERY)
     numbers = range(1, FACES + 1)
     rows = np.stack([template(number) for number in numbers])

@@ -23,7 +23,8 @@ from oneton.index.store import LOCK
 from oneton.index.templates import unit_rows
 from oneton.records.database import Database
 from oneton.records.faces import Faces
-from oneton.records.galleries import Galleries, ModelPacks
+from oneton.records.galleries import Galleries
+from oneton.records.model_packs import ModelPacks
 from oneton.settings import Settings
 from oneton.verbs.catch_up import CatchUp
 from oneton.verbs.keep_up import KeepUp
@@ -102,7 +103,7 @@ async def holding(
             hands.cpu,
             hands.upkeep,
             hands.store,
-            (gallery.model_pack_no, PACK),
+            ModelPacks(database),
         )
         keep_up = KeepUp(
             catch_up,

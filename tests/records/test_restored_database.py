@@ -47,7 +47,7 @@ async def restore(dsns: Dsns) -> None:
     """Rows and sequences as the backup has them."""
     async with owner(dsns) as connection:
         await connection.execute(
-            """truncate face, template;
+            """truncate face, template cascade;
                insert into face overriding system value select * from saved_face;
                insert into template select * from saved_template;
                update gallery set head = saved.head from saved_gallery saved

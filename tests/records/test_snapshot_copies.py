@@ -31,11 +31,11 @@ from oneton.index.merging import Policy
 from oneton.index.snapshot import ANCHORS
 from oneton.records.database import Database
 from oneton.records.faces import Faces
-from oneton.records.galleries import ModelPacks
+from oneton.records.model_packs import ModelPacks
 from oneton.records.tenants import Tenants
 from oneton.settings import read_settings
 from oneton.verbs import catch_up as catch_up_module
-from oneton.verbs.catch_up import CatchUp, Loaded
+from oneton.verbs.catch_up import CatchUp, Loaded, _identity
 from oneton.verbs.copy_snapshots import CopySnapshots
 from oneton.verbs.keep_up import KeepUp
 from oneton.verbs.sweep import Sweep
@@ -100,9 +100,14 @@ async def replica(house: House, images: SnapshotCopies, folder: Path) -> AsyncIt
             changes=CHANGES,
             least_faces=LEAST_FACES,
         )
-        pack = (house.gallery.model_pack_no, PACK)
         catch_up = CatchUp(
-            house.galleries, house.faces, hands.cpu, hands.upkeep, hands.store, pack, copies=copies
+            house.galleries,
+            house.faces,
+            hands.cpu,
+            hands.upkeep,
+            hands.store,
+            house.packs,
+            copies=copies,
         )
         keep_up = KeepUp(catch_up, hands.store, hands.upkeep, 1 << 30, 300.0, CHANGES, copies)
         try:
@@ -567,11 +572,11 @@ async def test_a_tenants_copies_are_its_own(
 ) -> None:
     house = first.house
     tenant, other = house.tenant.tenant_id, house.other.tenant_id
-    identity = first.catch_up._identity(house.other_gallery)
+    identity = _identity(house.other_gallery, PACK)
     assert all(str(tenant) in str(path) for path in copied(tmp_path, "*"))
     await enroll(house, rng, FACES, house.other_gallery)
     # Even files that were moved are not taken for another tenant's.
-    ours = tmp_path / "images" / ".snapshots" / copy_folder(first.catch_up._identity(house.gallery))
+    ours = tmp_path / "images" / ".snapshots" / copy_folder(_identity(house.gallery, PACK))
     theirs = tmp_path / "images" / ".snapshots" / copy_folder(identity)
     theirs.parent.mkdir(parents=True)
     os.rename(ours, theirs)
@@ -610,8 +615,11 @@ async def test_the_setting_turns_copies_on_and_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await enroll(house, rng, FACES)
-    monkeypatch.setattr(indexing, "find_pack", lambda _: SimpleNamespace(pack=PACK))
-    monkeypatch.setattr(indexing, "load_pack_calibration", lambda _: None)
+
+    async def find_pack(*_: object) -> None:
+        """No models here."""
+
+    monkeypatch.setattr(indexing, "open_find_pack", find_pack)
     parts = SimpleNamespace(
         images=images,
         galleries=house.galleries,

@@ -9,7 +9,7 @@ import jwt
 import pytest
 
 from oneton.domain.errors import ConflictError, NotFoundError, UnauthenticatedError
-from oneton.domain.model import DEFAULT_GALLERY, Permission, Score
+from oneton.domain.model import DEFAULT_GALLERY, Permission
 from oneton.records.database import Database
 from oneton.records.tenants import Keys, Tenants
 from oneton.verbs import authenticate as authenticate_module
@@ -24,7 +24,7 @@ SECRET = b"s" * 32
 async def test_a_tenants_name_is_taken_once(house: House, database: Database) -> None:
     tenants = Tenants(database)
     with pytest.raises(ConflictError):
-        await tenants.create("one", DEFAULT_GALLERY, 1, Score(50))
+        await tenants.create("one", DEFAULT_GALLERY, 1)
     assert [each.name for each in await tenants.list()] == ["one", "other"]
     with pytest.raises(NotFoundError):
         await tenants.named("nobody")

@@ -204,6 +204,14 @@ def test_api_listens_beyond_its_container(settings: Settings) -> None:
     assert settings.host == "0.0.0.0"
 
 
+def test_worker_has_what_the_api_has(services: dict[str, dict[str, Any]]) -> None:
+    api, worker = services["api"], services["worker"]
+    assert worker["command"] == ["worker"]
+    for same in ("image", "environment", "volumes", "user", "read_only", "cap_drop"):
+        assert worker[same] == api[same], same
+    assert worker["networks"] == ["back"]
+
+
 def test_image_reports_to_nobody(image_environment: dict[str, str]) -> None:
     assert image_environment["ORT_DISABLE_TELEMETRY"] == "1"
 

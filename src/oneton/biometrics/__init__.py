@@ -21,6 +21,10 @@ class Network(Protocol):
         """Whether a lone caller gets several threads."""
         ...
 
+    def widen(self) -> None:
+        """Measure how many threads are best for a lone caller."""
+        ...
+
     def run(self, inputs: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Return the graph's outputs, in its order, for one (N, 3, H, W) input."""
         ...

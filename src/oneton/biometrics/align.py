@@ -20,13 +20,15 @@ TEMPLATE = np.array(
 )
 
 
-def similarity(landmarks: NDArray[np.float32]) -> NDArray[np.float64]:
+def similarity(landmarks: NDArray[np.float32], side: int = CHIP_SIDE) -> NDArray[np.float64]:
     """Return the (2, 3) matrix of the least-squares similarity from landmarks to the template.
+
+    The template is that of 112 pixels, scaled to `side`.
 
     With points as complex numbers it is one division (Umeyama 1991 without reflection, in 2-D).
     """
     source = landmarks[:, 0].astype(np.float64) + 1j * landmarks[:, 1]
-    target = TEMPLATE[:, 0] + 1j * TEMPLATE[:, 1]
+    target = (TEMPLATE[:, 0] + 1j * TEMPLATE[:, 1]) * (side / CHIP_SIDE)
     centred = source - source.mean()
     spread = max(float((np.abs(centred) ** 2).sum()), 1e-12)
     turn = (centred.conj() @ (target - target.mean())) / spread
@@ -34,28 +36,31 @@ def similarity(landmarks: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
-def align(pixels: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Cut the (112, 112, 3) chip of a face; black where it reaches beyond the picture.
+def align(
+    pixels: NDArray[np.uint8], landmarks: NDArray[np.float32], side: int = CHIP_SIDE
+) -> NDArray[np.uint8]:
+    """Cut the (side, side, 3) chip of a face; black where it reaches beyond the picture.
 
     Args:
         pixels: (H, W, 3) uint8.
         landmarks: (5, 2) in pixels of `pixels`.
+        side: of the chip, in pixels.
     """
-    matrix = similarity(landmarks)
+    matrix = similarity(landmarks, side)
     factor = int(1.0 / max(float(np.hypot(matrix[0, 0], matrix[1, 0])), 1e-6))
     if factor > 1:
         # Bilinear reading skips pixels when shrinking: average whole blocks of them first.
-        pixels, landmarks = _shrunk(pixels, landmarks, factor)
-        matrix = similarity(landmarks)
-    chip = cv2.warpAffine(pixels, matrix, (CHIP_SIDE, CHIP_SIDE), borderValue=0.0)
+        pixels, landmarks = _shrunk(pixels, landmarks, factor, side)
+        matrix = similarity(landmarks, side)
+    chip = cv2.warpAffine(pixels, matrix, (side, side), borderValue=0.0)
     return chip.astype(np.uint8, copy=False)
 
 
 def _shrunk(
-    pixels: NDArray[np.uint8], landmarks: NDArray[np.float32], factor: int
+    pixels: NDArray[np.uint8], landmarks: NDArray[np.float32], factor: int, side: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    corners = np.array([[0, 0, 1], [112, 0, 1], [0, 112, 1], [112, 112, 1]], dtype=np.float64)
-    back = cv2.invertAffineTransform(similarity(landmarks))
+    corners = np.array([[0, 0, 1], [side, 0, 1], [0, side, 1], [side, side, 1]], dtype=np.float64)
+    back = cv2.invertAffineTransform(similarity(landmarks, side))
     reach = corners @ back.T
     height, width = pixels.shape[:2]
     left, top = np.clip(np.floor(reach.min(axis=0)).astype(int), 0, (width - 1, height - 1))

@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oneton.biometrics import quality
-from oneton.biometrics.align import align
+from oneton.biometrics.align import CHIP_SIDE, align
 from oneton.biometrics.attributes import Estimator, PackageEstimator, PackEstimator
 from oneton.biometrics.decode import ALL_TYPES, Picture, decode
 from oneton.biometrics.detect import Detection, Detector, turn
 from oneton.biometrics.embed import Embedder, Runtime
 from oneton.biometrics.onnx_network import Callers
 from oneton.biometrics.packs import PackFiles
-from oneton.domain.errors import NoFaceError
+from oneton.domain.errors import BadImageError, NoFaceError
 from oneton.domain.model import Analysis, DetectedFace, ModelPack
 from oneton.domain.stages import stage
 
@@ -22,6 +22,7 @@ LIMIT_BYTES = 10 * 1024 * 1024
 LIMIT_PIXELS = 50_000_000
 # The chip shows a face some 80 pixels wide: below, a reduced JPEG has lost detail that it needs.
 _DETAIL_SIDE = 100
+_TRIED_SIDE = 1024
 
 
 class Analyser:
@@ -40,8 +41,8 @@ class Analyser:
 
         Args:
             runtime: of the recogniser.
-            threads: for a caller that is alone; None measures what is best, 1 is always one.
-                Callers that are not alone get one each.
+            threads: for a caller that is alone; None is one until `widen` has measured what is
+                best. Callers that are not alone get one each.
             limit_bytes: of a picture's bytes.
             limit_pixels: of a picture as stored.
         """
@@ -50,7 +51,7 @@ class Analyser:
         self._callers = Callers()
         self._detector = Detector(pack.detector, self._callers, threads)
         self._embedder = Embedder.load(
-            pack.recogniser, self._callers, runtime=runtime, threads=threads
+            pack.recogniser, self._callers, pack.preprocess, runtime=runtime, threads=threads
         )
         self._estimator: Estimator = (
             PackEstimator(pack.genderage, self._callers) if pack.genderage else PackageEstimator()
@@ -102,7 +103,7 @@ class Analyser:
                 )
                 chips = [align(pixels, face.landmarks) for face in found]
                 faces = [_face(f, c, scale) for f, c in zip(found, chips, strict=True)]
-                embedding = self._embedder.embed(chips[0])
+                embedding = self._embed(pixels, found[0], chips[0])
             if attributes:
                 with stage("attributes"):
                     faces = self._with_attributes(pixels, found, faces)
@@ -114,6 +115,37 @@ class Analyser:
             rotation=rotation,
             faces=tuple(faces),
             embedding=embedding,
+        )
+
+    def widen(self) -> None:
+        """Measure how many threads are best for a caller that is alone, and give it those."""
+        self._detector.widen()
+        self._embedder.widen()
+
+    def try_out(self) -> None:
+        """Run every network on a grey picture.
+
+        Raises:
+            BadImageError: the recogniser gives no vector of the pack's dimension.
+        """
+        self._detector.detect(np.full((_TRIED_SIDE, _TRIED_SIDE, 3), 127, dtype=np.uint8))
+        embedding = self.embed_grey()
+        if embedding.shape != (self._pack.dimension,):
+            raise BadImageError(
+                f"it embeds as {embedding.size} numbers, and says {self._pack.dimension}"
+            )
+
+    def embed_grey(self) -> NDArray[np.float32]:
+        """The embedding of a grey chip, for trials."""
+        side = self._embedder.side
+        return self._embedder.embed(np.full((side, side, 3), 127, dtype=np.uint8))
+
+    def _embed(
+        self, pixels: NDArray[np.uint8], face: Detection, chip: NDArray[np.uint8]
+    ) -> NDArray[np.float32]:
+        side = self._embedder.side
+        return self._embedder.embed(
+            chip if side == CHIP_SIDE else align(pixels, face.landmarks, side)
         )
 
     def _decode(

@@ -100,6 +100,10 @@ class Detector:
         )
         self._scrfd.prepare(0, det_thresh=_THRESHOLD)
 
+    def widen(self) -> None:
+        """See `Analyser`."""
+        self._network.widen()
+
     @property
     def is_wide(self) -> bool:
         """See `Network`."""

@@ -67,15 +67,19 @@ class OnnxNetwork:
         Args:
             graph: a serialised ONNX model with one input.
             sample: an input to measure with.
-            threads: of the wide session; None measures, 1 has none.
+            threads: of the wide session; None leaves it to `widen`, 1 has none.
         """
         self._callers = callers
         self._narrow = _session(graph, 1)
         self._input = self._narrow.get_inputs()[0].name
-        if threads is None:
-            self._wide = self._measured(graph, sample)
-        else:
-            self._wide = _session(graph, threads) if threads > 1 else self._narrow
+        self._to_measure = (graph, sample) if threads is None else None
+        self._wide = _session(graph, threads) if threads and threads > 1 else self._narrow
+
+    def widen(self) -> None:
+        """Measure what is best for a lone caller; takes a while, and others may run meanwhile."""
+        if self._to_measure is not None:
+            self._wide = self._measured(*self._to_measure)
+            self._to_measure = None
 
     @property
     def session(self) -> ort.InferenceSession:

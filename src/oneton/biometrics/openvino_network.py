@@ -41,6 +41,9 @@ class OpenvinoNetwork:
         self._narrow = core.compile_model(model, "CPU", _layout(cores, streams=cores))
         self._requests = threading.local()
 
+    def widen(self) -> None:
+        """Nothing to measure."""
+
     @property
     def is_wide(self) -> bool:
         """See `Network`."""

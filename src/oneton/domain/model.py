@@ -46,6 +46,22 @@ class GalleryKind(StrEnum):
     ALLOWLIST = "allowlist"
 
 
+class SecondPack(StrEnum):
+    """What a gallery's second model pack is there for, while it has one.
+
+    A gallery that is re-embedded has two: new faces get a template of each.
+    """
+
+    FILLING = "filling"
+    """The pack to come; older faces are being re-embedded."""
+    FILLED = "filled"
+    """Every face that will stay has its template; indexes may load ahead."""
+    KEPT = "kept"
+    """The pack that was, for a rollback; every face has its template."""
+    KEPT_PARTLY = "kept-partly"
+    """The same, but it found no face in some picture that was enrolled since."""
+
+
 class ModelPack(msgspec.Struct, frozen=True):
     """A detector and recogniser; templates of two packs never meet.
 
@@ -137,7 +153,11 @@ class Gallery(msgspec.Struct, frozen=True):
 
     Attributes:
         head: counts its changes; commit-ordered without gaps.
-        threshold: the least score that counts as a match.
+        threshold: the least score that counts as a match; unless there is a target.
+        target_fpir: share of searches for strangers that may return a match; the threshold then
+            follows the gallery's size.
+        model_pack_no: of the pack that answers.
+        second_pack_no: of the pack that new faces are embedded with, too.
     """
 
     tenant_id: TenantId
@@ -148,6 +168,34 @@ class Gallery(msgspec.Struct, frozen=True):
     head: int
     threshold: Score
     quality_floor: QualityFloor
+    target_fpir: float | None = None
+    second_pack_no: int | None = None
+    second: SecondPack | None = None
+
+    @property
+    def pack_nos(self) -> tuple[int, ...]:
+        """The packs of which a new face gets a template."""
+        if self.second_pack_no is None:
+            return (self.model_pack_no,)
+        return (self.model_pack_no, self.second_pack_no)
+
+    def answers_under(self, pack_no: int) -> bool:
+        """Whether every face has a template of this pack, so that a search may use it."""
+        if pack_no == self.model_pack_no:
+            return True
+        return self.second is SecondPack.KEPT and pack_no == self.second_pack_no
+
+
+class NewGallery(msgspec.Struct, frozen=True):
+    """What a gallery is created as; see `Gallery`."""
+
+    threshold: Score = DEFAULT_THRESHOLD
+    target_fpir: float | None = None
+    kind: GalleryKind = GalleryKind.ENROLLMENT
+    floor: QualityFloor = QualityFloor()
+
+
+DEFAULT_NEW_GALLERY = NewGallery()
 
 
 class Face(msgspec.Struct, frozen=True):
@@ -241,6 +289,32 @@ class Verification(msgspec.Struct, frozen=True):
     cosine: Cosine
     source: tuple[DetectedFace, ...]
     target: tuple[DetectedFace, ...]
+
+
+class Reembedding(msgspec.Struct, frozen=True):
+    """A gallery in a run that re-embeds it under another model pack.
+
+    Attributes:
+        failed: images that yield no face under the new pack.
+        to_drop: records without an image when the run began.
+        dropped: of them removed at the cut-over; None before it.
+    """
+
+    run_id: UUID
+    run_state: str
+    gallery_id: GalleryId
+    from_pack: str
+    to_pack: str
+    state: str
+    embedded: int
+    to_embed: int
+    failed: int
+    to_drop: int
+    dropped: int | None
+    started_at: datetime
+    filled_at: datetime | None
+    cut_over_at: datetime | None
+    ended_at: datetime | None
 
 
 class Key(msgspec.Struct, frozen=True):

@@ -119,6 +119,13 @@ class IndexStore:
         assert kept is not None, "it was opened here"
         kept.set_aside([kept.manifest_path(manifest)], why)
 
+    def discard(self, identity: Identity) -> None:
+        """Delete a gallery's snapshots under a model pack that it uses no more."""
+        kept = self._snapshots(identity)
+        if kept is not None and kept.folder.is_dir():
+            shutil.rmtree(kept.folder, ignore_errors=True)
+            log.info("snapshots of a former model pack deleted", folder=str(kept.folder))
+
     def identities(self) -> list[Identity]:
         """Whose snapshots are here, the largest first; what cannot be read is left out."""
         found: dict[Identity, int] = {}

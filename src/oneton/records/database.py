@@ -51,6 +51,12 @@ class Database:
     def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
         self._pool = pool
         self.dsn = dsn
+        self.server_settings = SERVER_SETTINGS
+
+    @property
+    def pool(self) -> asyncpg.Pool:
+        """The connections themselves, for a library that brings its own statements."""
+        return self._pool
 
     @classmethod
     async def connect(cls, dsn: str, *, size: int = 10, timeout_s: float = 10) -> Database:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -19,6 +19,7 @@ from oneton.domain.model import (
     FaceNo,
     Gallery,
     GalleryId,
+    SecondPack,
     TenantId,
 )
 from oneton.records.database import Connection, Database, one_row
@@ -55,30 +56,34 @@ class Faces:
         since: int,
         dimension: int,
         *,
+        pack_no: int | None = None,
         chunk: int = CHUNK,
     ) -> AsyncGenerator[Changes, None]:
         """What moved the gallery from head `since` to `gallery.head`, a chunk at a time.
 
         Faces added and removed again in between are left out.
+
+        Args:
+            pack_no: of the templates; None is the pack that answers.
         """
         while since < gallery.head:
-            rows = await self._database.fetch(_CHANGES, *_changes_of(tenant, gallery, since, chunk))
+            arguments = _changes_of(tenant, gallery, pack_no, since, chunk)
+            rows = await self._database.fetch(_CHANGES, *arguments)
             yield (changes := _read_changes(rows[0], since, dimension))
             since = changes.head
 
     async def stamps(
-        self, tenant: TenantId, gallery: Gallery, face_nos: Sequence[int]
+        self, tenant: TenantId, gallery: Gallery, pack_no: int, face_nos: Sequence[int]
     ) -> dict[FaceNo, Stamp]:
-        """What is there of these faces of a gallery, under its model pack."""
+        """What is there of these faces of a gallery, under a model pack."""
         async with self._database.transaction(tenant) as connection:
             rows = await connection.fetch(
-                """select face_no, removed_at_head, embedding from face
-                   left join template using (face_no)
-                   where gallery_no = $1 and face_no = any ($2)
-                     and (model_pack_no = $3 or model_pack_no is null)""",
+                """select face.face_no, removed_at_head, embedding from face
+                   left join template t on t.face_no = face.face_no and t.model_pack_no = $3
+                   where gallery_no = $1 and face.face_no = any ($2)""",
                 gallery.gallery_no,
                 list(face_nos),
-                gallery.model_pack_no,
+                pack_no,
             )
         return {
             FaceNo(row["face_no"]): Stamp(row["removed_at_head"], row["embedding"]) for row in rows
@@ -170,9 +175,9 @@ class LockedGallery:
         self._connection = connection
         self.gallery = gallery
 
-    async def changes(self, since: int, dimension: int) -> Changes:
-        """What moved the gallery from head `since` to now."""
-        arguments = _changes_of(self.gallery.tenant_id, self.gallery, since, None)
+    async def changes(self, since: int, dimension: int, pack_no: int | None = None) -> Changes:
+        """What moved the gallery from head `since` to now, as `Faces.changes`."""
+        arguments = _changes_of(self.gallery.tenant_id, self.gallery, pack_no, since, None)
         row = await one_row(self._connection, _CHANGES, *arguments)
         return _read_changes(row, since, dimension)
 
@@ -194,17 +199,32 @@ class LockedGallery:
     async def add(
         self,
         face_id: FaceId,
-        embedding: Embedding,
+        embeddings: Embedding | Mapping[int, Embedding | None],
         *,
         content_type: str,
         idempotency_key: str | None,
     ) -> int:
-        """Insert a face record and its template; return the head it was added at.
+        """Insert a face record and its templates; return the head it was added at.
+
+        Args:
+            embeddings: one of each of the gallery's packs, by number; or the only one. None is
+                for a second pack that found no face.
 
         Raises:
             ConflictError: the gallery has a face under this idempotency key.
         """
+        if not isinstance(embeddings, Mapping):
+            embeddings = {self.gallery.model_pack_no: embeddings}
+        assert set(embeddings) == set(self.gallery.pack_nos), "a template of each pack"
+        made = {no: each for no, each in embeddings.items() if each is not None}
         head = await move_head(self._connection, self.gallery)
+        if len(made) < len(embeddings) and self.gallery.second is SecondPack.KEPT:
+            # An index of the old pack would miss this face: it must not answer any more.
+            await self._connection.execute(
+                "update gallery set second = $2 where gallery_no = $1",
+                self.gallery.gallery_no,
+                str(SecondPack.KEPT_PARTLY),
+            )
         try:
             await self._connection.execute(
                 """with added as (
@@ -212,15 +232,16 @@ class LockedGallery:
                        image_content_type, idempotency_key)
                      values ($1, $2, $3, $4, $5, $6) returning face_no)
                    insert into template (model_pack_no, face_no, tenant_id, embedding)
-                   select $7, face_no, $1, $8 from added""",
+                   select model_pack_no, face_no, $1, embedding from added
+                   cross join unnest($7::bigint[], $8::bytea[]) as t (model_pack_no, embedding)""",
                 self.gallery.tenant_id,
                 self.gallery.gallery_no,
                 head,
                 face_id,
                 content_type,
                 idempotency_key,
-                self.gallery.model_pack_no,
-                encode_template(embedding),
+                list(made),
+                [encode_template(each) for each in made.values()],
             )
         except asyncpg.UniqueViolationError as error:
             raise ConflictError(f"a face was enrolled as {idempotency_key} already") from error
@@ -231,8 +252,9 @@ class LockedGallery:
 
         What stays of the row are its number and the two heads.
         """
+        # Locked, or a re-embedding that is just being written would outlive its face.
         face_no = await self._connection.fetchval(
-            "select face_no from face where gallery_no = $1 and face_id = $2",
+            "select face_no from face where gallery_no = $1 and face_id = $2 for update",
             self.gallery.gallery_no,
             face_id,
         )
@@ -254,13 +276,13 @@ _CHANGES = "select * from oneton_changes($1, $2, $3, $4, $5, $6)"
 
 
 def _changes_of(
-    tenant: TenantId, gallery: Gallery, since: int, limit: int | None
+    tenant: TenantId, gallery: Gallery, pack_no: int | None, since: int, limit: int | None
 ) -> tuple[object, ...]:
     """The arguments of `_CHANGES`."""
     return (
         tenant,
         gallery.gallery_no,
-        gallery.model_pack_no,
+        gallery.model_pack_no if pack_no is None else pack_no,
         since,
         gallery.head,
         limit,

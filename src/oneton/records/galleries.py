@@ -1,20 +1,35 @@
-"""Galleries, the model packs they use, and news of their heads."""
+"""Galleries, and news of their heads."""
 
 from __future__ import annotations
 
 import asyncpg
+import msgspec
 
 from oneton.domain.errors import ConflictError, NotFoundError
 from oneton.domain.model import (
+    DEFAULT_NEW_GALLERY,
     Gallery,
     GalleryId,
     GalleryKind,
-    ModelPack,
+    NewGallery,
     QualityFloor,
     Score,
+    SecondPack,
     TenantId,
 )
 from oneton.records.database import Connection, Database, one_row
+
+
+class FaceCounts(msgspec.Struct, frozen=True):
+    """How many faces a gallery has.
+
+    Attributes:
+        faces: all of them.
+        erased: those whose image was erased.
+    """
+
+    faces: int
+    erased: int
 
 
 class Galleries:
@@ -29,9 +44,7 @@ class Galleries:
         gallery: GalleryId,
         *,
         model_pack_no: int,
-        threshold: Score,
-        kind: GalleryKind = GalleryKind.ENROLLMENT,
-        floor: QualityFloor | None = None,
+        new: NewGallery = DEFAULT_NEW_GALLERY,
     ) -> Gallery:
         """Add an empty gallery.
 
@@ -41,9 +54,7 @@ class Galleries:
         """
         try:
             async with self._database.transaction(tenant) as connection:
-                return await insert_gallery(
-                    connection, tenant, gallery, model_pack_no, threshold, kind, floor
-                )
+                return await insert_gallery(connection, tenant, gallery, model_pack_no, new)
         except asyncpg.UniqueViolationError as error:
             raise ConflictError(f"there is a gallery named {gallery} already") from error
         except asyncpg.ForeignKeyViolationError as error:
@@ -58,46 +69,39 @@ class Galleries:
         rows = await self._database.fetch("select * from oneton_gallery($1, $2)", tenant, gallery)
         if not rows:
             raise NotFoundError("gallery", gallery)
-        return _gallery(rows[0])
+        return read_gallery(rows[0])
+
+    async def judge_by(
+        self, tenant: TenantId, gallery: Gallery, *, threshold: Score, target_fpir: float | None
+    ) -> Gallery:
+        """Set what counts as a match: a score, or a target that the threshold follows."""
+        async with self._database.transaction(tenant) as connection:
+            row = await one_row(
+                connection,
+                """update gallery set threshold = $2, target_fpir = $3
+                   where gallery_no = $1 returning *""",
+                gallery.gallery_no,
+                threshold,
+                target_fpir,
+            )
+        return read_gallery(row)
+
+    async def count(self, tenant: TenantId, gallery: Gallery) -> FaceCounts:
+        """How many faces a gallery has."""
+        async with self._database.transaction(tenant) as connection:
+            row = await one_row(
+                connection,
+                """select count(*) as faces, count(image_erased_at) as erased from face
+                   where gallery_no = $1 and removed_at_head is null""",
+                gallery.gallery_no,
+            )
+        return FaceCounts(row["faces"], row["erased"])
 
     async def list(self, tenant: TenantId) -> list[Gallery]:
         """A tenant's galleries by name."""
         async with self._database.transaction(tenant) as connection:
             rows = await connection.fetch("select * from gallery order by gallery_id")
-        return [_gallery(row) for row in rows]
-
-
-class ModelPacks:
-    """The model packs that galleries were made with."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def number(self, pack: ModelPack) -> int:
-        """The pack's number here; given when it is first asked for."""
-        await self._database.fetch(
-            """insert into model_pack (name, sha256, dimension) values ($1, $2, $3)
-               on conflict do nothing""",
-            pack.name,
-            pack.sha256,
-            pack.dimension,
-        )
-        rows = await self._database.fetch(
-            "select model_pack_no from model_pack where name = $1 and sha256 = $2",
-            pack.name,
-            pack.sha256,
-        )
-        return int(rows[0]["model_pack_no"])
-
-    async def named(self, model_pack_no: int) -> ModelPack:
-        """The pack of a number that a gallery holds."""
-        rows = await self._database.fetch(
-            "select name, sha256, dimension from model_pack where model_pack_no = $1",
-            model_pack_no,
-        )
-        if not rows:
-            raise NotFoundError("model pack", model_pack_no)
-        return ModelPack(rows[0]["name"], rows[0]["sha256"], rows[0]["dimension"])
+        return [read_gallery(row) for row in rows]
 
 
 async def insert_gallery(
@@ -105,27 +109,25 @@ async def insert_gallery(
     tenant: TenantId,
     gallery: GalleryId,
     model_pack_no: int,
-    threshold: Score,
-    kind: GalleryKind = GalleryKind.ENROLLMENT,
-    floor: QualityFloor | None = None,
+    new: NewGallery,
 ) -> Gallery:
     """Insert an empty gallery's row within a transaction of its tenant."""
-    floor = floor or QualityFloor()
     row = await one_row(
         connection,
         """insert into gallery (tenant_id, gallery_id, kind, model_pack_no, threshold,
-             floor_size_px, floor_sharpness, floor_exposure)
-           values ($1, $2, $3, $4, $5, $6, $7, $8) returning *""",
+             floor_size_px, floor_sharpness, floor_exposure, target_fpir)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning *""",
         tenant,
         gallery,
-        str(kind),
+        str(new.kind),
         model_pack_no,
-        threshold,
-        floor.size_px,
-        floor.sharpness,
-        floor.exposure,
+        new.threshold,
+        new.floor.size_px,
+        new.floor.sharpness,
+        new.floor.exposure,
+        new.target_fpir,
     )
-    return _gallery(row)
+    return read_gallery(row)
 
 
 async def lock_gallery(connection: Connection, gallery: Gallery) -> Gallery:
@@ -139,7 +141,7 @@ async def lock_gallery(connection: Connection, gallery: Gallery) -> Gallery:
     )
     if row is None:
         raise NotFoundError("gallery", gallery.gallery_id)
-    return _gallery(row)
+    return read_gallery(row)
 
 
 async def move_head(connection: Connection, gallery: Gallery) -> int:
@@ -155,7 +157,8 @@ async def move_head(connection: Connection, gallery: Gallery) -> int:
     return head
 
 
-def _gallery(row: asyncpg.Record) -> Gallery:
+def read_gallery(row: asyncpg.Record) -> Gallery:
+    """A gallery of its row."""
     return Gallery(
         tenant_id=TenantId(row["tenant_id"]),
         gallery_id=GalleryId(row["gallery_id"]),
@@ -167,4 +170,7 @@ def _gallery(row: asyncpg.Record) -> Gallery:
         quality_floor=QualityFloor(
             row["floor_size_px"], row["floor_sharpness"], row["floor_exposure"]
         ),
+        target_fpir=row["target_fpir"],
+        second_pack_no=row["second_pack_no"],
+        second=None if row["second"] is None else SecondPack(row["second"]),
     )

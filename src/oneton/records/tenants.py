@@ -9,7 +9,15 @@ import asyncpg
 from uuid_utils.compat import uuid7
 
 from oneton.domain.errors import ConflictError, NotFoundError
-from oneton.domain.model import GalleryId, Key, Permission, QualityFloor, Score, Tenant, TenantId
+from oneton.domain.model import (
+    DEFAULT_NEW_GALLERY,
+    GalleryId,
+    Key,
+    NewGallery,
+    Permission,
+    Tenant,
+    TenantId,
+)
 from oneton.records.database import Database, one_row
 from oneton.records.galleries import insert_gallery
 
@@ -25,8 +33,7 @@ class Tenants:
         name: str,
         gallery: GalleryId,
         model_pack_no: int,
-        threshold: Score,
-        floor: QualityFloor | None = None,
+        new: NewGallery = DEFAULT_NEW_GALLERY,
     ) -> Tenant:
         """Add a tenant and its first gallery.
 
@@ -42,9 +49,7 @@ class Tenants:
                     tenant,
                     name,
                 )
-                await insert_gallery(
-                    connection, tenant, gallery, model_pack_no, threshold, floor=floor
-                )
+                await insert_gallery(connection, tenant, gallery, model_pack_no, new)
         except asyncpg.UniqueViolationError as error:
             raise ConflictError(f"there is a tenant named {name} already") from error
         return _tenant(row)

@@ -9,18 +9,20 @@ from contextlib import aclosing
 from functools import partial
 from math import inf
 from time import monotonic
+from uuid import UUID
 
 import msgspec
 import structlog
 
-from oneton.domain.errors import ConflictError, IndexLoadingError, OnetonError
-from oneton.domain.model import Gallery, GalleryId, ModelPack, TenantId
+from oneton.domain.errors import IndexLoadingError, OnetonError
+from oneton.domain.model import Gallery, GalleryId, ModelPack, SecondPack, TenantId
 from oneton.domain.stages import stage
 from oneton.index.manifest import Identity, Manifest, names_of
 from oneton.index.segmented import BULK_FACES, SegmentedIndex
 from oneton.index.store import IndexStore
 from oneton.records.faces import CHUNK, LOAD_CHUNK, Faces
 from oneton.records.galleries import Galleries
+from oneton.records.model_packs import ModelPacks
 from oneton.verbs.copy_snapshots import CopySnapshots
 from oneton.verbs.cpu import Cpu
 from oneton.verbs.doubt_snapshot import DoubtSnapshot
@@ -32,10 +34,16 @@ SAID_FACES = 1000
 
 
 class Current(msgspec.Struct, frozen=True):
-    """A gallery and an index of it that has reached the gallery's head, or passed it."""
+    """A gallery and an index of it that has reached the gallery's head, or passed it.
+
+    Attributes:
+        pack_no: the model pack of the index's templates: that of the gallery, or the one that was
+            before, while the index of the new one is being loaded here.
+    """
 
     gallery: Gallery
     index: SegmentedIndex
+    pack_no: int
 
 
 class Loaded:
@@ -50,8 +58,9 @@ class Loaded:
         snapshot_failed_s: when the last one that could not be was tried.
     """
 
-    def __init__(self, gallery: Gallery, identity: Identity) -> None:
+    def __init__(self, gallery: Gallery, pack_no: int, identity: Identity) -> None:
         self.gallery = gallery
+        self.pack_no = pack_no
         self.identity = identity
         self.index: SegmentedIndex | None = None
         self.lock = asyncio.Lock()
@@ -61,8 +70,13 @@ class Loaded:
         self.snapshot_at_s = monotonic()
         self.snapshot_failed_s = -inf
 
+    @property
+    def key(self) -> _Key:
+        """What it is held under."""
+        return (self.gallery.tenant_id, self.gallery.gallery_id, self.pack_no)
 
-_Key = tuple[TenantId, GalleryId]
+
+_Key = tuple[TenantId, GalleryId, int]
 
 
 class CatchUp:
@@ -71,7 +85,7 @@ class CatchUp:
     Args:
         cpu: for changes that answers wait for.
         upkeep: one thread of low priority, for what would keep the others too long.
-        pack: the model pack this process embeds with, and its number in Postgres.
+        packs: what is known of model packs by their numbers.
         load_within_s: how long a question waits for an index to be loaded; None is for ever.
         copies: of snapshots in the object store; None is for none.
     """
@@ -83,7 +97,7 @@ class CatchUp:
         cpu: Cpu,
         upkeep: Cpu,
         store: IndexStore,
-        pack: tuple[int, ModelPack],
+        packs: ModelPacks,
         *,
         load_within_s: float | None = None,
         copies: CopySnapshots | None = None,
@@ -93,7 +107,8 @@ class CatchUp:
         self._cpu = cpu
         self._upkeep = upkeep
         self._store = store
-        self._pack_no, self._pack = pack
+        self._packs = packs
+        self._known: dict[int, ModelPack] = {}
         self._load_within_s = load_within_s
         self._copies = copies
         self._doubt = DoubtSnapshot(galleries, faces)
@@ -101,46 +116,62 @@ class CatchUp:
         self._tasks: dict[tuple[str, _Key], asyncio.Task[None]] = {}
         self.size_bytes = 0
 
-    async def __call__(self, tenant: TenantId, gallery_id: GalleryId) -> Current:
+    async def __call__(
+        self, tenant: TenantId, gallery_id: GalleryId, *, pack_no: int | None = None
+    ) -> Current:
         """Read the head, and bring the index there.
+
+        Args:
+            pack_no: of the index that is wanted; None is the one that answers. Just after a
+                cut-over that is the one before, for as long as the new one is being loaded.
 
         Raises:
             NotFoundError: the tenant has no such gallery.
-            ConflictError: the gallery was made by another model pack.
             IndexLoadingError: the index is being loaded; try again.
         """
         with stage("head"):
             gallery = await self._galleries.read(tenant, gallery_id)
-        if gallery.model_pack_no != self._pack_no:
-            raise ConflictError(
-                f"gallery {gallery_id} was made by another model pack than {self._pack.name}"
-            )
-        key = (tenant, gallery_id)
-        held = self._held.get(key)
-        if held is None or held.gallery.gallery_no != gallery.gallery_no:
-            held = self._held[key] = Loaded(gallery, self._identity(gallery))
-        self._held.move_to_end(key)
+        held = await self._chosen(gallery, pack_no)
+        self._held.move_to_end(held.key)
         index = held.index
         if index is None or index.damage is not None:
             with stage("load"):
-                index = await self._wait_for(key, held, gallery)
+                index = await self._wait_for(held, gallery)
         if index.head < gallery.head:
             with stage("catch_up"):
                 await self._bring(held, index, gallery)
-        return Current(gallery, index)
+        return Current(gallery, index, held.pack_no)
 
-    def forget(self, gallery: Gallery, why: str) -> None:
-        """Use neither the index of a gallery nor its snapshots any more, for Postgres disagrees."""
-        held = self._held.get((gallery.tenant_id, gallery.gallery_id))
+    def forget(self, current: Current, why: str) -> None:
+        """Use neither an index nor its snapshots any more, for Postgres disagrees."""
+        gallery = current.gallery
+        held = self._held.get((gallery.tenant_id, gallery.gallery_id, current.pack_no))
         if held is not None and held.index is not None:
             held.index.damage = why
 
     def drop(self, held: Loaded) -> None:
         """Let go of an index; the next question loads it again."""
-        key = (held.gallery.tenant_id, held.gallery.gallery_id)
-        if self._held.get(key) is held:
-            del self._held[key]
+        if self._held.get(held.key) is held:
+            del self._held[held.key]
             self.size_bytes -= held.size_bytes
+
+    async def discard(self, identity: Identity) -> None:
+        """Delete what is kept of a gallery under a model pack that it uses no more."""
+        await self._upkeep.run_upkeep(partial(self._store.discard, identity))
+        if self._copies is not None:
+            self._copies.start_forget(identity)
+
+    async def is_of_use(self, identity: Identity) -> bool:
+        """Whether a snapshot is of a gallery and a model pack that Postgres has together.
+
+        Raises:
+            NotFoundError: Postgres has no such gallery.
+        """
+        gallery = await self._galleries.read(
+            TenantId(UUID(identity.tenant_id)), GalleryId(identity.gallery_id)
+        )
+        packs = [await self._packs.named(each) for each in gallery.pack_nos]
+        return identity.model_sha256 in [pack.sha256 for pack in packs]
 
     def held(self) -> list[Loaded]:
         """The indexes in memory, the least recently asked first."""
@@ -148,16 +179,15 @@ class CatchUp:
 
     def count(self, held: Loaded) -> None:
         """Note how much memory an index takes now."""
-        key = (held.gallery.tenant_id, held.gallery.gallery_id)
-        if held.index is not None and self._held.get(key) is held:
+        if held.index is not None and self._held.get(held.key) is held:
             self.size_bytes += held.index.size_bytes - held.size_bytes
             held.size_bytes = held.index.size_bytes
 
     def hear(self, tenant: TenantId, gallery_id: GalleryId) -> None:
         """Catch up ahead of the next question, when this gallery is held at all."""
-        held = self._held.get((tenant, gallery_id))
-        if held is not None and held.index is not None:
-            self._start("follow", (tenant, gallery_id), self._follow(held))
+        for held in self._of(tenant, gallery_id):
+            if held.index is not None:
+                self._start("follow", held.key, self._follow(held))
 
     async def close(self) -> None:
         """End what `hear` and the questions began; nothing may be heard any more."""
@@ -166,15 +196,35 @@ class CatchUp:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    def _identity(self, gallery: Gallery) -> Identity:
-        return Identity(
-            tenant_id=str(gallery.tenant_id),
-            gallery_id=gallery.gallery_id,
-            gallery_no=gallery.gallery_no,
-            model_pack=self._pack.name,
-            model_sha256=self._pack.sha256,
-            dimension=self._pack.dimension,
-        )
+    def _of(self, tenant: TenantId, gallery_id: GalleryId) -> list[Loaded]:
+        return [each for key, each in self._held.items() if key[:2] == (tenant, gallery_id)]
+
+    async def _chosen(self, gallery: Gallery, pack_no: int | None) -> Loaded:
+        """The index to ask: of the gallery's pack, or of the one before while that loads."""
+        wanted = gallery.model_pack_no if pack_no is None else pack_no
+        held = await self._hold(gallery, wanted)
+        if pack_no is not None or gallery.second is not SecondPack.KEPT:
+            return held
+        assert gallery.second_pack_no is not None
+        before = self._held.get((gallery.tenant_id, gallery.gallery_id, gallery.second_pack_no))
+        is_ready = held.index is not None and held.index.damage is None
+        if is_ready or before is None or before.index is None or before.index.damage is not None:
+            return held
+        self._start("load", held.key, self._load(held, gallery))
+        return before
+
+    async def _hold(self, gallery: Gallery, pack_no: int) -> Loaded:
+        key = (gallery.tenant_id, gallery.gallery_id, pack_no)
+        held = self._held.get(key)
+        if held is not None and held.gallery.gallery_no == gallery.gallery_no:
+            return held
+        if pack_no not in self._known:
+            self._known[pack_no] = await self._packs.named(pack_no)
+            # Another question may have been first.
+            return await self._hold(gallery, pack_no)
+        made = Loaded(gallery, pack_no, _identity(gallery, self._known[pack_no]))
+        self._held[key] = made
+        return made
 
     def _start(self, what: str, key: _Key, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Begin a piece of work, unless it is under way."""
@@ -192,8 +242,8 @@ class CatchUp:
         task.add_done_callback(ended)
         return task
 
-    async def _wait_for(self, key: _Key, held: Loaded, gallery: Gallery) -> SegmentedIndex:
-        task = self._start("load", key, self._load(held, gallery))
+    async def _wait_for(self, held: Loaded, gallery: Gallery) -> SegmentedIndex:
+        task = self._start("load", held.key, self._load(held, gallery))
         try:
             async with asyncio.timeout(self._load_within_s):
                 await asyncio.shield(task)
@@ -215,7 +265,7 @@ class CatchUp:
             if await self._copies.download(held.identity, gallery.head, head):
                 index, manifest = await self._open(held, gallery)
         from_snapshot = len(index)
-        await self._replay(index, gallery)
+        await self._replay(held, index, gallery)
         held.index = index
         held.snapshot_head = 0 if manifest is None else manifest.head
         held.snapshot_files = set() if manifest is None else names_of(manifest)
@@ -239,7 +289,7 @@ class CatchUp:
             index, manifest = opened
             if manifest is None:
                 return index, None
-            why = await self._doubt(gallery, manifest, index)
+            why = await self._doubt(gallery, held.pack_no, manifest, index)
             if why is None:
                 return index, manifest
             self._store.refuse(held.identity, manifest, why)
@@ -248,10 +298,10 @@ class CatchUp:
 
     async def _bring(self, held: Loaded, index: SegmentedIndex, gallery: Gallery) -> None:
         async with held.lock:
-            await self._replay(index, gallery)
+            await self._replay(held, index, gallery)
             self.count(held)
 
-    async def _replay(self, index: SegmentedIndex, gallery: Gallery) -> None:
+    async def _replay(self, held: Loaded, index: SegmentedIndex, gallery: Gallery) -> None:
         """Apply what Postgres has after the index's head; many faces at once become segments."""
         behind = gallery.head - index.head
         if behind <= 0:
@@ -261,7 +311,8 @@ class CatchUp:
             gallery.tenant_id,
             gallery,
             index.head,
-            self._pack.dimension,
+            index.dimension,
+            pack_no=held.pack_no,
             chunk=LOAD_CHUNK if many else CHUNK,
         )
         threads = self._upkeep if many else self._cpu
@@ -273,7 +324,29 @@ class CatchUp:
         index = held.index
         try:
             gallery = await self._galleries.read(held.gallery.tenant_id, held.gallery.gallery_id)
-            if index is not None and held.gallery.gallery_no == gallery.gallery_no:
-                await self._bring(held, index, gallery)
+            if index is None or held.gallery.gallery_no != gallery.gallery_no:
+                return
+            if held.pack_no not in gallery.pack_nos:
+                # Cancelled, rolled back, or kept long enough.
+                self.drop(held)
+                await self.discard(held.identity)
+                return
+            await self._bring(held, index, gallery)
+            if gallery.second is SecondPack.FILLED and held.pack_no == gallery.model_pack_no:
+                assert gallery.second_pack_no is not None
+                ahead = await self._hold(gallery, gallery.second_pack_no)
+                if ahead.index is None:
+                    self._start("load", ahead.key, self._load(ahead, gallery))
         except OnetonError as error:
             log.warning("following a gallery failed", error=str(error))
+
+
+def _identity(gallery: Gallery, pack: ModelPack) -> Identity:
+    return Identity(
+        tenant_id=str(gallery.tenant_id),
+        gallery_id=gallery.gallery_id,
+        gallery_no=gallery.gallery_no,
+        model_pack=pack.name,
+        model_sha256=pack.sha256,
+        dimension=pack.dimension,
+    )

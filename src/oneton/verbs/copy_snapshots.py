@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
 
 import structlog
@@ -58,7 +59,7 @@ class CopySnapshots:
 
         It is passed over while an older one of the gallery is copied; the next one will be due.
         """
-        self._start("upload", manifest, self.upload)
+        self._start("upload", manifest.identity, partial(self.upload, manifest))
 
     def start_discard(self, manifest: Manifest) -> None:
         """Remove a copy, for Postgres disagrees with the snapshot."""
@@ -66,7 +67,18 @@ class CopySnapshots:
         async def discard(manifest: Manifest) -> None:
             await self._shelf.delete(manifest.identity, [copies.manifest_name(manifest)])
 
-        self._start("discard", manifest, discard)
+        self._start("discard", manifest.identity, partial(discard, manifest))
+
+    def start_forget(self, identity: Identity) -> None:
+        """Remove all copies of a gallery under a pack that it uses no more."""
+
+        async def forget() -> None:
+            found = await self._shelf.look(identity)
+            # The manifests first: what has none is no copy.
+            rest = [name for name in found.files if name not in found.manifests]
+            await self._shelf.delete(identity, [*found.manifests, *rest])
+
+        self._start("forget", identity, forget)
 
     async def download(self, identity: Identity, head: int, own_head: int | None) -> bool:
         """See `DownloadSnapshot`; never raises what the store or the disk did wrong."""
@@ -89,21 +101,19 @@ class CopySnapshots:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    def _start(
-        self, what: str, manifest: Manifest, work: Callable[[Manifest], Awaitable[object]]
-    ) -> None:
-        key = (what, manifest.identity)
+    def _start(self, what: str, identity: Identity, work: Callable[[], Awaitable[object]]) -> None:
+        key = (what, identity)
         if self._closed or key in self._tasks:
             return
 
         async def in_turn() -> None:
             try:
                 async with self._turn:
-                    await work(manifest)
+                    await work()
             except FileNotFoundError as error:
                 log.info("a snapshot was deleted before it was copied", file=error.filename)
             except (OnetonError, OSError) as error:
-                self._say_failed("a snapshot cannot be copied", manifest.identity, error)
+                self._say_failed("a snapshot cannot be copied", identity, error)
             else:
                 self._failed_at_s = None
             finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oneton.domain.model import DEFAULT_GALLERY, DEFAULT_THRESHOLD, QualityFloor, Score, Tenant
+from oneton.domain.model import DEFAULT_GALLERY, DEFAULT_NEW_GALLERY, NewGallery, Tenant
 from oneton.records.tenants import Tenants
 
 
@@ -15,22 +15,13 @@ class CreateTenant:
     tenants: Tenants
     model_pack_no: int
 
-    async def __call__(
-        self,
-        name: str,
-        *,
-        threshold: Score = DEFAULT_THRESHOLD,
-        floor: QualityFloor | None = None,
-    ) -> Tenant:
+    async def __call__(self, name: str, new: NewGallery = DEFAULT_NEW_GALLERY) -> Tenant:
         """Add a tenant.
 
         Args:
-            threshold: of the gallery.
-            floor: the least quality that it enrolls; none accepts all.
+            new: its gallery.
 
         Raises:
             ConflictError: the name is taken.
         """
-        return await self.tenants.create(
-            name, DEFAULT_GALLERY, self.model_pack_no, threshold, floor
-        )
+        return await self.tenants.create(name, DEFAULT_GALLERY, self.model_pack_no, new)

@@ -25,7 +25,7 @@ class DoubtSnapshot:
     faces: Faces
 
     async def __call__(
-        self, gallery: Gallery, manifest: Manifest, index: SegmentedIndex
+        self, gallery: Gallery, pack_no: int, manifest: Manifest, index: SegmentedIndex
     ) -> str | None:
         """Why a snapshot was not taken of this Postgres; None when it was."""
         if manifest.head > gallery.head:
@@ -34,7 +34,7 @@ class DoubtSnapshot:
         if manifest.head > gallery.head:
             return f"its head {manifest.head} is past Postgres's {gallery.head}"
         face_nos = [anchor.face_no for anchor in manifest.anchors]
-        stamps = await self.faces.stamps(gallery.tenant_id, gallery, face_nos)
+        stamps = await self.faces.stamps(gallery.tenant_id, gallery, pack_no, face_nos)
         for anchor in manifest.anchors:
             stamp = stamps.get(FaceNo(anchor.face_no))
             if stamp is None or (stamp.template is None and not stamp.removed_after(manifest.head)):
@@ -45,15 +45,15 @@ class DoubtSnapshot:
                 both = np.concatenate([template, unit_rows(template).astype(np.float16)])
                 if anchor.check not in check_rows(both).tolist():
                     return f"Postgres has another face {anchor.face_no}"
-        return await self._other_changes(gallery, manifest.head, index)
+        return await self._other_changes(gallery, pack_no, manifest.head, index)
 
     async def _other_changes(
-        self, gallery: Gallery, head: int, index: SegmentedIndex
+        self, gallery: Gallery, pack_no: int, head: int, index: SegmentedIndex
     ) -> str | None:
         """What Postgres changed just before a head, when the index has not, as a purge."""
         then = msgspec.structs.replace(gallery, head=head)
         since = max(0, head - ANCHORS)
-        found = self.faces.changes(gallery.tenant_id, then, since, index.dimension)
+        found = self.faces.changes(gallery.tenant_id, then, since, index.dimension, pack_no=pack_no)
         async with aclosing(found) as chunks:
             async for changes in chunks:
                 if not index.holds(changes.added_face_nos).all():

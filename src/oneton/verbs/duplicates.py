@@ -136,7 +136,7 @@ class FindDuplicates:
             if not await self.faces.named(tenant, first, unseen):
                 last = (FaceNo(probes.face_nos[-1].item()), probes.last) if probes.last else None
                 return Batch(probes.head, len(probes.face_nos), last, pairs)
-            self.catch_up.forget(current.gallery, "it lacks a face that Postgres has")
+            self.catch_up.forget(current, "it lacks a face that Postgres has")
         raise IndexLoadingError(
             f"the index of gallery {first.gallery_id} is damaged or lacks enrolled faces"
         )

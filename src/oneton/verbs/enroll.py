@@ -11,25 +11,29 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from oneton.biometrics.quality import check as check_quality
-from oneton.domain.errors import StoreDownError, UnavailableError
+from oneton.domain.errors import ConflictError, ProbeError, StoreDownError, UnavailableError
 from oneton.domain.model import (
     Analysis,
     Candidate,
     Cosine,
+    Embedding,
     Enrolment,
     FaceId,
     FaceNo,
     Gallery,
     GalleryId,
+    Score,
     TenantId,
     image_key,
 )
 from oneton.domain.stages import stage
 from oneton.images import ImageStore
 from oneton.records.faces import Faces, LockedGallery
-from oneton.verbs.analyse import Analyse, Picture
+from oneton.verbs.analyse import Picture, Ranking
 from oneton.verbs.catch_up import CatchUp, Current
 from oneton.verbs.identify import Find
+from oneton.verbs.judge import threshold_of
+from oneton.verbs.load_model import LoadModel, Model
 
 log = structlog.get_logger()
 
@@ -42,6 +46,40 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
+class _Probe:
+    """A picture under every pack of its gallery.
+
+    Attributes:
+        analysis: under the pack that was searched with.
+        model: that pack.
+        embeddings: by pack number; None where a pack finds no face.
+        ranking: None when the index proved damaged.
+        head: of the index that was searched.
+    """
+
+    picture: Picture
+    analysis: Analysis
+    model: Model
+    embeddings: dict[int, Embedding | None]
+    ranking: Ranking | None
+    head: int
+
+    def covers(self, gallery: Gallery) -> bool:
+        """Whether the gallery can still be searched, and added to, with what was embedded."""
+        embedded = set(self.embeddings)
+        return (
+            gallery.answers_under(self.model.number)
+            and set(gallery.pack_nos) <= embedded
+            # What answers from now on has to have found the face.
+            and self.embeddings[gallery.model_pack_no] is not None
+        )
+
+    def fits(self, current: Current) -> bool:
+        """Whether an index is of the same pack, too."""
+        return current.pack_no == self.model.number and self.covers(current.gallery)
+
+
+@dataclass(frozen=True)
 class Enroll:
     """Of any number of concurrent enroll-if-missing calls with photos of one person, one adds.
 
@@ -50,7 +88,7 @@ class Enroll:
             the image for a leftover, so the enrolment is given up.
     """
 
-    analyse: Analyse
+    load_model: LoadModel
     catch_up: CatchUp
     find: Find
     faces: Faces
@@ -78,27 +116,76 @@ class Enroll:
             UnavailableError: try again. When Postgres went away during the commit, the face may
                 have been added: an idempotency key, or `if_missing`, makes the second try safe.
         """
-        current = await self.catch_up(tenant, gallery_id)
+        while True:
+            current = await self.catch_up(tenant, gallery_id)
+            probe = await self._embed(current, picture)
+            enrolment = await self._search_and_add(
+                tenant, current, probe, if_missing=if_missing, idempotency_key=idempotency_key
+            )
+            if enrolment is not None:
+                return enrolment
+
+    async def _embed(self, current: Current, picture: Picture) -> _Probe:
+        """Analyse under each of the gallery's packs, and search under the index's."""
+        model = await self.load_model(current.pack_no)
         head = current.index.head
-        analysis, ranking = await self.analyse.and_search(picture, current.index, 1)
+        analysis, ranking = await model.analyse.and_search(picture, current.index, 1)
+        embeddings: dict[int, Embedding | None] = {current.pack_no: analysis.embedding}
+        for pack_no in current.gallery.pack_nos:
+            if pack_no not in embeddings:
+                embeddings[pack_no] = await self._embed_second(pack_no, picture)
+        return _Probe(picture, analysis, model, embeddings, ranking, head)
+
+    async def _embed_second(self, pack_no: int, picture: Picture) -> Embedding | None:
+        """None where the other pack cannot: a reindex looks at the stored image again."""
+        try:
+            second = await self.load_model(pack_no)
+            return (await second.analyse(picture)).embedding
+        except (ProbeError, ConflictError) as error:
+            log.warning("enrolled without the second template", pack_no=pack_no, why=str(error))
+            return None
+
+    async def _search_and_add(
+        self,
+        tenant: TenantId,
+        current: Current,
+        probe: _Probe,
+        *,
+        if_missing: bool,
+        idempotency_key: str | None,
+    ) -> Enrolment | None:
+        """None when the gallery's packs changed, so that the picture has to be embedded anew."""
+        analysis, ranking, head = probe.analysis, probe.ranking, probe.head
+        gallery_id = current.gallery.gallery_id
         while True:
             if ranking is None:
                 current = await self.catch_up(tenant, gallery_id)
+                if not probe.fits(current):
+                    return None
                 head = current.index.head
                 ranking = await self.find.search(current, analysis.embedding, 1)
             if idempotency_key is not None:
                 earlier = await self.enrolled_before(tenant, gallery_id, idempotency_key)
                 if earlier is not None:
                     return Enrolment(earlier, added=False, score=None, faces=analysis.faces)
+            threshold = threshold_of(current.gallery, len(current.index), probe.model.calibration)
+            structlog.contextvars.bind_contextvars(
+                threshold=round(threshold, 2), model_pack=probe.model.pack.name
+            )
             if if_missing:
                 best = await self.find(
-                    tenant, current, analysis.embedding, ranking, current.gallery.threshold
+                    tenant,
+                    current,
+                    probe.model.calibration,
+                    analysis.embedding,
+                    ranking,
+                    threshold,
                 )
                 if best:
                     return _existing(best[0], analysis)
             check_quality(analysis.faces[0].quality, current.gallery.quality_floor)
             done = await self._add(
-                current, analysis, picture, head if if_missing else None, idempotency_key
+                current, probe, threshold, head if if_missing else None, idempotency_key
             )
             if done is not None:
                 return done
@@ -113,8 +200,8 @@ class Enroll:
     async def _add(
         self,
         current: Current,
-        analysis: Analysis,
-        picture: Picture,
+        probe: _Probe,
+        threshold: Score,
         searched_head: int | None,
         idempotency_key: str | None,
     ) -> Enrolment | None:
@@ -123,23 +210,23 @@ class Enroll:
         None means that the picture has to be judged again. Only an outcome that is known deletes
         the image: after a failure of Postgres the row may be there all the same.
         """
-        tenant, gallery = current.gallery.tenant_id, current.gallery
+        tenant, gallery, analysis = current.gallery.tenant_id, current.gallery, probe.analysis
         face_id = FaceId(uuid7())
         key = image_key(tenant, gallery.gallery_id, face_id)
         stored_s = monotonic()
         with stage("store"):
-            await self.images.put(key, picture.data, analysis.content_type)
+            await self.images.put(key, probe.picture.data, analysis.content_type)
         with stage("commit"):
             async with self.faces.locked(tenant, gallery) as locked:
                 verdict = await self._judge(
-                    locked, gallery, analysis, searched_head, idempotency_key
+                    locked, probe, threshold, searched_head, idempotency_key
                 )
                 if verdict is Verdict.FREE:
                     if monotonic() - stored_s > self.commit_within_s:
                         raise UnavailableError("the enrolment took too long")
                     await locked.add(
                         face_id,
-                        analysis.embedding,
+                        {no: probe.embeddings[no] for no in locked.gallery.pack_nos},
                         content_type=analysis.content_type,
                         idempotency_key=idempotency_key,
                     )
@@ -151,25 +238,27 @@ class Enroll:
     async def _judge(
         self,
         locked: LockedGallery,
-        gallery: Gallery,
-        analysis: Analysis,
+        probe: _Probe,
+        threshold: Score,
         searched_head: int | None,
         idempotency_key: str | None,
     ) -> Candidate | Verdict:
         """Under the lock: compare with only the faces added since the search."""
-        if locked.gallery.model_pack_no != gallery.model_pack_no:
+        pack_no = probe.model.number
+        if not probe.covers(locked.gallery):
             return Verdict.AGAIN
         if idempotency_key is not None and await locked.enrolled_with(idempotency_key):
             return Verdict.AGAIN
         if searched_head is None or searched_head >= locked.gallery.head:
             return Verdict.FREE
-        changes = await locked.changes(searched_head, len(analysis.embedding))
+        embedding = probe.analysis.embedding
+        changes = await locked.changes(searched_head, len(embedding), pack_no)
         if len(changes.added_face_nos) == 0:
             return Verdict.FREE
-        cosines = changes.added_embeddings @ analysis.embedding
+        cosines = changes.added_embeddings @ embedding
         best = int(np.argmax(cosines))
-        score = self.find.calibration.score(Cosine(float(cosines[best])))
-        if score < locked.gallery.threshold:
+        score = probe.model.calibration.score(Cosine(float(cosines[best])))
+        if score < threshold:
             return Verdict.FREE
         face_id = await locked.face_id(FaceNo(int(changes.added_face_nos[best])))
         return Candidate(1, face_id, score)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from oneton.biometrics.calibration import LAST_DECADE, Calibration
+from oneton.biometrics.calibration import SCORE_DECADES, Calibration
 from oneton.domain.model import Cosine, Face, FaceNo, Score
 from oneton.verbs.duplicates import Pairs
 
@@ -123,5 +123,5 @@ def expected_false_pairs(faces: int, least: Score) -> float:
     A score of 10 n is a false match rate of 10^-n; beyond 60, where none was measured, it is at
     most that of 60.
     """
-    rate: float = 10.0 ** -min(least / 10, LAST_DECADE)
+    rate: float = 10.0 ** -min(least / 10, SCORE_DECADES)
     return faces * (faces - 1) / 2 * rate

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import structlog
 
 from oneton.biometrics.calibration import Calibration
 from oneton.domain.errors import IndexLoadingError
@@ -21,9 +22,11 @@ from oneton.domain.model import (
 )
 from oneton.domain.stages import stage
 from oneton.records.faces import Faces
-from oneton.verbs.analyse import Analyse, Picture, Ranking
+from oneton.verbs.analyse import Picture, Ranking
 from oneton.verbs.catch_up import CatchUp, Current
 from oneton.verbs.cpu import Cpu
+from oneton.verbs.judge import threshold_of
+from oneton.verbs.load_model import LoadModel
 
 NO_SCORE = Score(0.0)
 TRIES = 4
@@ -36,17 +39,20 @@ class Find:
     catch_up: CatchUp
     cpu: Cpu
     faces: Faces
-    calibration: Calibration
 
     async def __call__(
         self,
         tenant: TenantId,
         current: Current,
+        calibration: Calibration,
         embedding: Embedding,
         ranking: Ranking,
         least: Score = NO_SCORE,
     ) -> list[Candidate]:
         """The candidates of a ranking whose score is at least `least`, best first.
+
+        Args:
+            calibration: of the pack that the embedding and the index are of.
 
         Raises:
             IndexLoadingError: the index disagreed with Postgres, and was dropped.
@@ -56,7 +62,7 @@ class Find:
             ranked = [
                 (FaceNo(face_no), score)
                 for face_no, cosine in zip(face_nos[0].tolist(), cosines[0].tolist(), strict=True)
-                if face_no >= 0 and (score := self.calibration.score(Cosine(cosine))) >= least
+                if face_no >= 0 and (score := calibration.score(Cosine(cosine))) >= least
             ]
             with stage("ids"):
                 names = await self.faces.ids(tenant, [no for no, _ in ranked]) if ranked else {}
@@ -66,10 +72,12 @@ class Find:
                     for rank, (face_no, score) in enumerate(ranked, start=1)
                 ]
             # One was purged after the search: the next best takes its place.
-            current = await self.catch_up(tenant, current.gallery.gallery_id)
+            current = await self.catch_up(
+                tenant, current.gallery.gallery_id, pack_no=current.pack_no
+            )
             ranking = await self.search(current, embedding, cosines.shape[1])
         # The index knows faces that Postgres does not, as after a restore of a backup.
-        self.catch_up.forget(current.gallery, "it knows faces that Postgres does not")
+        self.catch_up.forget(current, "it knows faces that Postgres does not")
         raise IndexLoadingError("the gallery's index is loaded anew")
 
     async def search(self, current: Current, embedding: Embedding, k: int) -> Ranking:
@@ -82,9 +90,12 @@ class Find:
 
 @dataclass(frozen=True)
 class Identify:
-    """Answers for every change committed before the call, on any replica."""
+    """Answers for every change committed before the call, on any replica.
 
-    analyse: Analyse
+    A question is answered under one model pack throughout: the gallery's when it began.
+    """
+
+    load_model: LoadModel
     catch_up: CatchUp
     find: Find
 
@@ -109,16 +120,22 @@ class Identify:
             UnavailableError: try again.
         """
         current = await self.catch_up(tenant, gallery_id)
-        analysis, ranking = await self.analyse.and_search(picture, current.index, limit)
+        model = await self.load_model(current.pack_no)
+        analysis, ranking = await model.analyse.and_search(picture, current.index, limit)
         if ranking is None:
-            current = await self.catch_up(tenant, gallery_id)
+            current = await self.catch_up(tenant, gallery_id, pack_no=current.pack_no)
             ranking = await self.find.search(current, analysis.embedding, limit)
-        threshold = current.gallery.threshold
+        threshold = threshold_of(current.gallery, len(current.index), model.calibration)
         least = threshold if matches_only else NO_SCORE
-        candidates = await self.find(tenant, current, analysis.embedding, ranking, least)
+        candidates = await self.find(
+            tenant, current, model.calibration, analysis.embedding, ranking, least
+        )
+        structlog.contextvars.bind_contextvars(
+            threshold=round(threshold, 2), model_pack=model.pack.name
+        )
         return CandidateList(
             match=bool(candidates) and candidates[0].score >= threshold,
-            threshold=Score(threshold),
+            threshold=threshold,
             candidates=tuple(candidates),
             faces=analysis.faces,
         )

@@ -71,6 +71,9 @@ class KeepUp:
             if self.catch_up.size_bytes >= self.memory_bytes:
                 return
             try:
+                if not await self.catch_up.is_of_use(identity):
+                    await self.catch_up.discard(identity)
+                    continue
                 await self.catch_up(
                     TenantId(UUID(identity.tenant_id)), GalleryId(identity.gallery_id)
                 )

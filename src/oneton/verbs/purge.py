@@ -9,6 +9,7 @@ from oneton.domain.model import FaceId, TenantId
 from oneton.images import ImageStore
 from oneton.records.faces import Faces
 from oneton.records.galleries import Galleries
+from oneton.records.reindexing import Reindexing
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Purge:
     galleries: Galleries
     faces: Faces
     images: ImageStore
+    reindexing: Reindexing
 
     async def __call__(self, tenant: TenantId, face_id: FaceId) -> None:
         """Purge a face record of any of the tenant's galleries.
@@ -26,7 +28,13 @@ class Purge:
             NotFoundError: the tenant has no such face record.
             StoreDownError: the record may be gone already; the sweeper takes the image then.
         """
-        face = await self.faces.find(tenant, face_id)
+        try:
+            face = await self.faces.find(tenant, face_id)
+        except NotFoundError:
+            # A cut-over removed it, and keeps its old template for a rollback.
+            if await self.reindexing.purge_dropped(tenant, face_id):
+                return
+            raise
         gallery = await self.galleries.read(tenant, face.gallery_id)
         async with self.faces.locked(tenant, gallery) as locked:
             gone = await locked.purge(face_id)

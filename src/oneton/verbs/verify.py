@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from oneton.biometrics.calibration import Calibration, match_level
+from oneton.biometrics.calibration import match_level
 from oneton.domain.model import Cosine, Verification
-from oneton.verbs.analyse import Analyse, Picture
+from oneton.verbs.analyse import Picture
+from oneton.verbs.load_model import LoadModel
 
 
 @dataclass(frozen=True)
 class Verify:
-    """Keeps nothing of either picture."""
+    """Keeps nothing of either picture; compares under the pack that settings name."""
 
-    analyse: Analyse
-    calibration: Calibration
+    load_model: LoadModel
 
     async def __call__(self, source: Picture, target: Picture) -> Verification:
         """Score the largest faces of two pictures.
@@ -26,14 +26,15 @@ class Verify:
             ProbeError: one of them cannot be used.
             UnavailableError: try again.
         """
-        both = [asyncio.create_task(self.analyse(picture)) for picture in (source, target)]
+        model = await self.load_model(self.load_model.own_no)
+        both = [asyncio.create_task(model.analyse(picture)) for picture in (source, target)]
         try:
             first, second = await asyncio.gather(*both)
         finally:
             for task in both:
                 task.cancel()
         cosine = Cosine(float(np.clip(first.embedding @ second.embedding, -1, 1)))
-        score = self.calibration.score(cosine)
+        score = model.calibration.score(cosine)
         return Verification(
             score=score,
             match_level=match_level(score),

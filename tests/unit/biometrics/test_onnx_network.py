@@ -43,6 +43,8 @@ def test_embedding_is_of_unit_norm_and_planes_are_red_first() -> None:
     class FakeNetwork:
         is_wide = False
 
+        def widen(self) -> None: ...
+
         def run(self, inputs: np.ndarray) -> list[np.ndarray]:
             assert inputs.shape == (1, 3, 112, 112)
             return [inputs[:, :, 0, 0]]

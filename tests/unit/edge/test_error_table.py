@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 import pytest
 
 from oneton.domain import errors
+from oneton.edge.native import problems
 from oneton.edge.uqudo.refusals import ERRORS, REASONS
 
 
 def every_error(kind: type[errors.OnetonError]) -> list[type[errors.OnetonError]]:
     return [kind, *(each for child in kind.__subclasses__() for each in every_error(child))]
+
+
+@pytest.mark.parametrize("kind", every_error(errors.OnetonError))
+def test_every_error_has_a_row_in_the_native_table(kind: type[errors.OnetonError]) -> None:
+    status, code = problems.ERRORS[kind]
+    assert HTTPStatus(status).phrase
+    assert code
 
 
 @pytest.mark.parametrize("kind", every_error(errors.OnetonError))

@@ -7,6 +7,7 @@ from typing import Any
 from litestar import Request, Router
 from litestar.di import Provide
 
+from oneton.edge.tokens import make_guard
 from oneton.edge.uqudo.faces import (
     Caller,
     Uqudo,
@@ -16,7 +17,7 @@ from oneton.edge.uqudo.faces import (
     search_face,
 )
 from oneton.edge.uqudo.refusals import BODY_LIMIT_BYTES, reply_error
-from oneton.edge.uqudo.tokens import issue_token, make_guard
+from oneton.edge.uqudo.tokens import issue_token
 from oneton.verbs.authenticate import Authenticate
 
 __all__ = ["Uqudo", "make_router", "reply_error"]

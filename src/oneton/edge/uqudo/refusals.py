@@ -38,6 +38,7 @@ ERRORS: dict[type[errors.OnetonError], tuple[int, str]] = {
     errors.DimensionError: (500, "INTERNAL_ERROR"),
     errors.ConflictError: (500, "INTERNAL_ERROR"),
     errors.SettingError: (500, "INTERNAL_ERROR"),
+    errors.LicenceError: (500, "INTERNAL_ERROR"),
     errors.UnauthenticatedError: (401, "invalid_token"),
     errors.ForbiddenError: (403, "access_denied"),
     errors.DeniedError: (401, "invalid_token"),

@@ -1,19 +1,15 @@
-"""Who asks: the token call, and the guard of every other."""
+"""Who asks: the token call."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
-import structlog
 from litestar import Request, Response, post
-from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
-from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIType
@@ -21,28 +17,6 @@ from litestar.openapi.spec.enums import OpenAPIType
 from oneton.domain import errors
 from oneton.edge.uqudo.wire import OAuthErrorReply, TokenReply
 from oneton.verbs.authenticate import Authenticate
-from oneton.verbs.cpu import Cpu
-
-
-def make_guard(
-    authenticate: Authenticate, cpu: Cpu
-) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Any]:
-    """A guard: it runs before the body is read, so that a stranger's body never is."""
-
-    async def admit(
-        connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
-    ) -> None:
-        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise errors.UnauthenticatedError("a bearer token is needed")
-        principal = await authenticate.check(token.strip())
-        structlog.contextvars.bind_contextvars(tenant=str(principal.tenant_id))
-        principal.require(*handler.opt["permissions"])
-        if handler.opt.get("computes"):
-            cpu.check_room()
-        connection.state.principal = principal
-
-    return admit
 
 
 @dataclass

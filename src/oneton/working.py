@@ -1,0 +1,118 @@
+"""Work that is no question: reindex jobs, in `oneton worker` or in a server that is alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from oneton.domain.errors import OnetonError
+from oneton.indexing import Indexes
+from oneton.models import make_analyser
+from oneton.parts import Parts
+from oneton.records.jobs import Jobs
+from oneton.records.locks import Locks
+from oneton.records.reindexing import Reindexing
+from oneton.settings import Settings
+from oneton.verbs.cpu import Cpu
+from oneton.verbs.drive_reindex import DriveReindex
+from oneton.verbs.load_model import LoadModel
+from oneton.verbs.reembed import KIND, Reembed
+
+log = structlog.get_logger()
+
+WORK_NICE = 10
+LOOK_S = 2.0
+RETRY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Drains the queue, and drives what is re-embedded."""
+
+    jobs: Jobs
+    locks: Locks
+    drive: DriveReindex
+    reembed: Reembed
+    at_once: int
+
+    async def run(self) -> None:
+        """Work until cancelled; other processes see that there is a worker."""
+        while True:
+            try:
+                async with self.locks.held("worker", shared=True):
+                    while True:
+                        await self._work()
+                        await asyncio.sleep(LOOK_S)
+            except OnetonError as error:
+                log.warning("the worker begins anew", error=str(error))
+            await asyncio.sleep(RETRY_S)
+
+    async def stand_in(self) -> None:
+        """Work for as long as no worker does, until cancelled."""
+        while True:
+            try:
+                if not await self.locks.is_taken("worker"):
+                    await self._until_a_worker_comes()
+            except OnetonError as error:
+                log.warning("looking for workers failed", error=str(error))
+            await asyncio.sleep(LOOK_S)
+
+    async def _until_a_worker_comes(self) -> None:
+        working = asyncio.create_task(self._work())
+        try:
+            while not working.done():
+                await asyncio.wait([working], timeout=LOOK_S)
+                if await self.locks.is_taken("worker"):
+                    return
+            await working
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+    async def _work(self) -> None:
+        """Until there is nothing left to do; without work it is one question to Postgres."""
+        if not await self.drive.has_work():
+            return
+        draining = asyncio.create_task(self.jobs.work({KIND: self.reembed}, at_once=self.at_once))
+        driving = asyncio.create_task(self.drive.run())
+        try:
+            done, _ = await asyncio.wait([draining, driving], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (draining, driving):
+                task.cancel()
+            await asyncio.gather(draining, driving, return_exceptions=True)
+
+
+@asynccontextmanager
+async def open_worker(settings: Settings, parts: Parts, indexes: Indexes) -> AsyncIterator[Worker]:
+    """Wire the work; its threads give way to those that answer."""
+    cpu = Cpu(settings.cpu_threads, 0, name="work", nice=WORK_NICE)
+    reindexing = Reindexing(parts.database)
+    jobs, locks = Jobs(parts.database), Locks(parts.database)
+    load_model = LoadModel(indexes.packs, partial(make_analyser, settings), cpu)
+    try:
+        yield Worker(
+            jobs,
+            locks,
+            DriveReindex(
+                reindexing,
+                parts.galleries,
+                jobs,
+                locks,
+                indexes.catch_up,
+                indexes.keep_up,
+                indexes.packs,
+                cpu,
+            ),
+            Reembed(reindexing, parts.images, load_model, cpu),
+            at_once=2 * settings.cpu_threads,
+        )
+    finally:
+        cpu.close()
