@@ -91,9 +91,15 @@ class Worker:
 
 
 @asynccontextmanager
-async def open_worker(settings: Settings, parts: Parts, indexes: Indexes) -> AsyncIterator[Worker]:
-    """Wire the work; its threads give way to those that answer."""
-    cpu = Cpu(settings.cpu_threads, 0, name="work", nice=WORK_NICE)
+async def open_worker(
+    settings: Settings, parts: Parts, indexes: Indexes, *, alone: bool = True
+) -> AsyncIterator[Worker]:
+    """Wire the work; its threads give way to those that answer.
+
+    Args:
+        alone: in a process that does nothing else.
+    """
+    cpu = Cpu(settings.cpu_threads, 0, name="work", nice=WORK_NICE, idle=alone)
     reindexing = Reindexing(parts.database)
     jobs, locks = Jobs(parts.database), Locks(parts.database)
     load_model = LoadModel(indexes.packs, partial(make_analyser, settings), cpu)

@@ -158,7 +158,7 @@ async def _after_the_start(settings: Settings, parts: Parts, verbs: Verbs) -> No
     await asyncio.to_thread(importlib.import_module, "oneton.working")
     from oneton.working import open_worker
 
-    async with open_worker(settings, parts, verbs.indexes) as worker:
+    async with open_worker(settings, parts, verbs.indexes, alone=False) as worker:
         await worker.stand_in()
 
 

@@ -74,7 +74,7 @@ class Database:
                     timeout=timeout_s,
                     command_timeout=60,
                     server_settings=SERVER_SETTINGS,
-                    reset=_keep_as_is,
+                    reset=keep_as_is,
                 )
         except (asyncpg.PostgresError, ValueError) as error:
             raise StoreDownError(f"Postgres: {error}") from error
@@ -127,5 +127,5 @@ async def one_row(connection: Connection, sql: str, *arguments: object) -> async
     return row
 
 
-async def _keep_as_is(_connection: object) -> None:
+async def keep_as_is(_connection: object) -> None:
     """Nothing outlives a transaction here, so a returned connection needs no reset."""

@@ -19,12 +19,13 @@ from pgqueuer.domain.models import Job
 from pgqueuer.domain.settings import DBSettings
 from pgqueuer.domain.types import Channel
 
-from oneton.records.database import Database, store_errors
+from oneton.records.database import Database, keep_as_is, store_errors
 
 PREFIX = "oneton_"
 HEARTBEAT_S = 10.0
 """A job of a process that died is given to another after so long."""
 LOOK_S = 2.0
+BUSY_LOOK_S = 0.5
 BATCH = 2
 
 Handler = Callable[[bytes], Awaitable[None]]
@@ -71,8 +72,11 @@ class Jobs:
             min_size=1,
             max_size=3,
             server_settings=self._database.server_settings,
+            reset=keep_as_is,
         ) as pool:
             manager = QueueManager(self._over(pool), channel=Channel(self._settings.channel))
+            # While it has its hands full it looks at the queue so often.
+            manager.min_dequeue_poll_interval = timedelta(seconds=BUSY_LOOK_S)
             for kind, handler in handlers.items():
                 manager.entrypoint(kind)(_made(handler))
             running = asyncio.create_task(

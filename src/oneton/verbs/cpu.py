@@ -26,11 +26,21 @@ class Cpu:
         queue_limit: computations that may wait for a thread.
         name: of the threads.
         nice: 1 to 19 gives way to the others' threads, where the system can (Linux).
+        idle: they run only when nobody else wants a core; not beside threads of this process that
+            answer, which would wait for the interpreter's lock with them.
     """
 
-    def __init__(self, threads: int, queue_limit: int, *, name: str = "cpu", nice: int = 0) -> None:
+    def __init__(
+        self,
+        threads: int,
+        queue_limit: int,
+        *,
+        name: str = "cpu",
+        nice: int = 0,
+        idle: bool = False,
+    ) -> None:
         self._threads = ThreadPoolExecutor(
-            threads, thread_name_prefix=name, initializer=_give_way, initargs=(nice,)
+            threads, thread_name_prefix=name, initializer=_give_way, initargs=(nice, idle)
         )
         self._limit = threads + queue_limit
         self._admitted = 0
@@ -63,7 +73,11 @@ class Cpu:
         self._threads.shutdown()
 
 
-def _give_way(nice: int) -> None:
+def _give_way(nice: int, idle: bool) -> None:
     """Lower the calling thread's priority."""
-    if nice and sys.platform == "linux":
+    if sys.platform != "linux":
+        return
+    if idle:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    elif nice:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)

@@ -28,8 +28,10 @@ from oneton.verbs.reembed import KIND, Chunk
 log = structlog.get_logger()
 
 TICK_S = 0.5
-CHUNK = 32
-AHEAD = 24
+OTHERS_TICK_S = 5.0
+"""While another process drives."""
+CHUNK = 64
+AHEAD = 16
 """Chunks that wait or are at work at once, of a gallery: enough for many processes."""
 SAMPLE = 200
 LIKE = Score(50.0)
@@ -69,7 +71,7 @@ class DriveReindex:
                         await asyncio.sleep(TICK_S)
             except OnetonError as error:
                 log.warning("driving a reindex failed", error=str(error))
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(OTHERS_TICK_S)
 
     async def once(self) -> None:
         """Do what is due now."""
