@@ -45,6 +45,7 @@ class Calibrated(msgspec.Struct, frozen=True):
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 320, 56, 40
 _SCORES = (10, 20, 27, 30, 40, 50, 60, 70, 80, 90, 95)
 _BARS = 100
+_RIGHT = 24
 _SHOWN = 100
 _Place = Callable[[float, float], tuple[float, float]]
 
@@ -169,7 +170,7 @@ def _det(calibration: Calibration, measured: Measured) -> str:
     edges = np.linspace(-1, 1, len(measured.impostor_bins) + 1)[:-1]
     above = np.cumsum(measured.impostor_bins[::-1])[::-1] / measured.impostor_pairs
     seen = [
-        (float(np.interp(-decade, -np.log10(np.maximum(above, 1e-12)), edges)), 10.0**-decade)
+        (float(np.interp(decade, -np.log10(np.maximum(above, 1e-12)), edges)), 10.0**-decade)
         for decade in np.arange(0.3, 1, 0.05)
     ]
     deep = [
@@ -187,11 +188,11 @@ def _det(calibration: Calibration, measured: Measured) -> str:
 
     def place(x: float, y: float) -> tuple[float, float]:
         return (
-            _LEFT + (_WIDTH - _LEFT - 10) * x / x_most,
+            _LEFT + (_WIDTH - _LEFT - _RIGHT) * x / x_most,
             10 + (_HEIGHT - _BOTTOM - 10) * y / 4,
         )
 
-    ticks = [_tick_x(place(x, 0)[0], f"1e-{x}") for x in range(int(x_most) + 1)]
+    ticks = [_tick_x(place(x, 0)[0], f"1e-{x}" if x else "1") for x in range(int(x_most) + 1)]
     ticks += [_tick_y(place(0, y)[1], f"{10.0**-y:.4g}") for y in range(5)]
     lines = _line(measured_part, place, "") + _line(rest, place, " stroke-dasharray='5 4'")
     return _svg("FNMR over FMR; dashed where FMR is extrapolated", "".join(ticks) + lines)
@@ -209,13 +210,13 @@ def _histograms(measured: Measured) -> str:
 
     def place(x: float, y: float) -> tuple[float, float]:
         return (
-            _LEFT + (_WIDTH - _LEFT - 10) * (x + 1) / 2,
+            _LEFT + (_WIDTH - _LEFT - _RIGHT) * (x + 1) / 2,
             10 + (_HEIGHT - _BOTTOM - 10) * (1 - y),
         )
 
     middles = np.linspace(-1, 1, 2 * len(bars) + 1)[1::2]
     ticks = [_tick_x(place(x, 0)[0], f"{x:g}") for x in (-1, -0.5, 0, 0.5, 1)]
-    lines = _line(list(zip(middles, impostor, strict=True)), place, " class=impostor")
+    lines = _line(list(zip(middles, impostor, strict=True)), place, " class='impostor'")
     lines += _line(list(zip(middles, genuine, strict=True)), place, "")
     return _svg(
         "Cosines of pairs of different people (left) and of one person (right), each to its own "
@@ -239,7 +240,7 @@ def _tick_x(x: float, text: str) -> str:
 
 def _tick_y(y: float, text: str) -> str:
     return (
-        f"<line x1={_LEFT} x2={_WIDTH - 10} y1={y:.1f} y2={y:.1f} /><text x={_LEFT - 6} "
+        f"<line x1={_LEFT} x2={_WIDTH - _RIGHT} y1={y:.1f} y2={y:.1f} /><text x={_LEFT - 6} "
         f"y={y + 4:.1f} text-anchor=end>{text}</text>"
     )
 
