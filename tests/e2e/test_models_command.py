@@ -191,3 +191,19 @@ def test_two_galleries_of_a_tenant_have_two_packs(
     shown = place.json("gallery", "show", "other")
     assert shown["threshold"] == pytest.approx(30, abs=1)
     assert shown["fpir"] == pytest.approx(0.01, rel=0.05)
+
+
+def test_a_calibration_of_too_few_people_is_refused(
+    place: Place, people: dict[str, bytes], tmp_path: Path
+) -> None:
+    nobody = place.command("models", "calibrate", "buffalo_sc", str(tmp_path), check=False)
+    assert (nobody.returncode, "one folder a person" in nobody.stderr) == (2, True)
+    for name, photo in people.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(photo)
+    (tmp_path / "ada" / "2.jpg").write_bytes(b"no picture")
+    few = place.command("models", "calibrate", "buffalo_sc", str(tmp_path), check=False)
+    assert (few.returncode, "450 people" in few.stderr) == (2, True)
+    assert not (place.folder / ".oneton/models/buffalo_sc" / FILE).exists()
+    shown = place.json("models", "show", "buffalo_sc")
+    assert shown["calibration"]["people"] > 2000
