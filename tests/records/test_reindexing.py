@@ -13,8 +13,9 @@ from uuid_utils.compat import uuid7
 
 from oneton.domain.errors import ConflictError, NotFoundError
 from oneton.domain.model import DEFAULT_GALLERY, FaceId, FaceNo, Gallery, ModelPack, SecondPack
+from oneton.domain.reindexing import GalleryState, NewRun, OnFailure, RunState, Work
 from oneton.records.database import Database
-from oneton.records.reindexing import GalleryState, NewRun, OnFailure, Reindexing, RunState, Work
+from oneton.records.reindexing import Reindexing
 from oneton.verbs.catch_up import CatchUp
 from tests.records.conftest import DIMENSION, House, add, unit_rows
 

@@ -15,7 +15,7 @@ from oneton.cli.common import EXIT_NEGATIVE, as_json, example, run, stdout, writ
 from oneton.settings import Settings
 
 if TYPE_CHECKING:
-    from oneton.records.reindexing import Work
+    from oneton.domain.reindexing import Work
     from oneton.verbs.reindex import GalleryReport, RunPlan
 
 _TO = click.option(
@@ -131,8 +131,8 @@ def start(
     as_json: bool,
 ) -> None:
     """Start a run. From now on new faces are embedded under both packs."""
+    from oneton.domain.reindexing import OnFailure
     from oneton.parts import make_reindex, open_parts
-    from oneton.records.reindexing import OnFailure
 
     async def work(settings: Settings) -> UUID:
         async with open_parts(settings) as parts:
@@ -156,8 +156,8 @@ def start(
 def status(run_id: UUID | None, watch: bool, as_json: bool) -> None:
     """Show how far a run is. Exit 1 when a gallery stopped and waits for an operator."""
     from oneton.cli.reindexing import watch_run
+    from oneton.domain.reindexing import GalleryState
     from oneton.parts import make_reindex, open_parts
-    from oneton.records.reindexing import GalleryState
 
     async def work(settings: Settings) -> list[Work]:
         async with open_parts(settings) as parts:
@@ -220,8 +220,8 @@ def pause(run_id: UUID | None, as_json: bool) -> None:
 @as_json
 def resume(run_id: UUID | None, on_failure: str | None, as_json: bool) -> None:
     """Go on with a run that was paused, and with galleries that stopped."""
+    from oneton.domain.reindexing import OnFailure
     from oneton.parts import make_reindex, open_parts
-    from oneton.records.reindexing import OnFailure
 
     async def work(settings: Settings) -> UUID:
         async with open_parts(settings) as parts:

@@ -13,8 +13,8 @@ import numpy as np
 from oneton.biometrics.packs import PackFiles
 from oneton.cli.progress import progress_bar
 from oneton.domain.errors import NoFaceError
+from oneton.domain.reindexing import GalleryState, RunState, Work
 from oneton.models import make_analyser
-from oneton.records.reindexing import GalleryState, RunState, Work
 from oneton.settings import Settings
 from oneton.verbs.reindex import Reindex
 

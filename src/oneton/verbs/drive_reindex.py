@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from oneton.domain.errors import ConflictError, IndexLoadingError, OnetonError, SnapshotError
 from oneton.domain.model import Cosine, Gallery, Score
+from oneton.domain.reindexing import GalleryState, OnFailure, RunState, Work
 from oneton.records.galleries import Galleries
 from oneton.records.jobs import Jobs
 from oneton.records.locks import Locks
-from oneton.records.reindexing import GalleryState, OnFailure, Reindexing, RunState, Work
+from oneton.records.reindexing import Reindexing
 from oneton.records.templates import decode_templates
 from oneton.verbs.catch_up import CatchUp, Current
 from oneton.verbs.cpu import Cpu

@@ -13,8 +13,9 @@ import structlog
 from oneton.biometrics.analyse import Analyser
 from oneton.domain.errors import NotFoundError, ProbeError
 from oneton.domain.model import Embedding, FaceNo, image_key
+from oneton.domain.reindexing import RunState, ToEmbed, Work
 from oneton.images import ImageStore
-from oneton.records.reindexing import Reindexing, RunState, ToEmbed, Work
+from oneton.records.reindexing import Reindexing
 from oneton.verbs.cpu import Cpu
 from oneton.verbs.load_model import LoadModel
 

@@ -12,17 +12,10 @@ from uuid_utils.compat import uuid7
 
 from oneton.domain.errors import ConflictError, OnetonError
 from oneton.domain.model import FaceId, Gallery, GalleryId, ModelPack, Tenant
+from oneton.domain.reindexing import GalleryState, NewRun, OnFailure, Plan, RunState, Work
 from oneton.records.galleries import Galleries
 from oneton.records.model_packs import ModelPacks
-from oneton.records.reindexing import (
-    GalleryState,
-    NewRun,
-    OnFailure,
-    Plan,
-    Reindexing,
-    RunState,
-    Work,
-)
+from oneton.records.reindexing import Reindexing
 from oneton.records.tenants import Tenants
 from oneton.verbs.load_model import FindPack
 
