@@ -50,6 +50,9 @@ class Worker:
                         await asyncio.sleep(LOOK_S)
             except OnetonError as error:
                 log.warning("the worker begins anew", error=str(error))
+            except Exception:
+                # The queue's library lets its driver's errors through, as when Postgres restarts.
+                log.exception("the worker begins anew")
             await asyncio.sleep(RETRY_S)
 
     async def stand_in(self) -> None:
@@ -60,6 +63,8 @@ class Worker:
                     await self._until_a_worker_comes()
             except OnetonError as error:
                 log.warning("looking for workers failed", error=str(error))
+            except Exception:
+                log.exception("standing in for a worker failed")
             await asyncio.sleep(LOOK_S)
 
     async def _until_a_worker_comes(self) -> None:

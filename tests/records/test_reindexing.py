@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from uuid_utils.compat import uuid7
 
-from oneton.domain.errors import ConflictError, NotFoundError
+from oneton.domain.errors import ConflictError, IndexLoadingError, NotFoundError
 from oneton.domain.model import DEFAULT_GALLERY, FaceId, FaceNo, Gallery, ModelPack, SecondPack
 from oneton.domain.reindexing import GalleryState, NewRun, OnFailure, RunState, Work
 from oneton.records.database import Database
@@ -311,14 +311,51 @@ async def test_an_old_pack_that_finds_no_face_answers_no_more(
     assert (await moving.house.faces.find(gallery.tenant_id, face_id)).face_id == face_id
 
 
-async def test_a_face_enrolled_without_the_new_template_is_handed_out(moving: Moving) -> None:
-    await moving.fill()
+async def enroll_without_the_new_template(moving: Moving) -> FaceId:
     gallery = await moving.gallery()
     embeddings = {gallery.model_pack_no: moving.rows[1], moving.new_no: None}
     face_id = FaceId(UUID(str(uuid7())))
     async with moving.house.faces.locked(gallery.tenant_id, gallery) as locked:
         await locked.add(face_id, embeddings, content_type="image/jpeg", idempotency_key=None)
-    assert not await moving.reindexing.fill(gallery, await moving.work())
+    return face_id
+
+
+async def test_a_face_enrolled_without_the_new_template_is_handed_out(moving: Moving) -> None:
+    await moving.fill()
+    face_id = await enroll_without_the_new_template(moving)
+    assert not await moving.reindexing.fill(await moving.gallery(), await moving.work())
     moving.ids[1] = face_id
     assert len(await moving.fill()) == 1
     assert await moving.cut_over() == 1
+
+
+async def test_no_face_lacks_the_new_template_once_an_index_of_it_may_be_loaded(
+    moving: Moving,
+) -> None:
+    await moving.fill()
+    assert await moving.reindexing.fill(await moving.gallery(), await moving.work())
+    with pytest.raises(AssertionError, match="both templates"):
+        await enroll_without_the_new_template(moving)
+
+
+async def test_an_index_of_an_earlier_run_is_not_taken_for_the_new_one(
+    moving: Moving, catch_up: CatchUp
+) -> None:
+    """Without any news: face 2 failed the first time, and is embedded the second."""
+    tenant = moving.house.tenant.tenant_id
+    await moving.fill(skipped=1)
+    await moving.cut_over()
+    assert await names(moving, catch_up, moving.new_no) == moving.ids[3:]
+    held = next(each for each in catch_up.held() if each.pack_no == moving.new_no)
+    await moving.reindexing.roll_back(await moving.gallery(), await moving.work())
+    with pytest.raises(IndexLoadingError):
+        await catch_up(tenant, DEFAULT_GALLERY, pack_no=moving.new_no)
+    while not await moving.reindexing.clean(await moving.work(), moving.new_no, 100):
+        pass
+    moving.run = msgspec.structs.replace(moving.run, run_id=UUID(str(uuid7())))
+    await moving.reindexing.insert_run(moving.run)
+    await moving.reindexing.begin(await moving.gallery(), moving.run)
+    await moving.fill()
+    await moving.cut_over()
+    assert not await catch_up.is_of_use(held.identity)
+    assert await names(moving, catch_up, moving.new_no) == moving.ids[2:]

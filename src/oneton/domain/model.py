@@ -171,6 +171,16 @@ class Gallery(msgspec.Struct, frozen=True):
     target_fpir: float | None = None
     second_pack_no: int | None = None
     second: SecondPack | None = None
+    model_fill: int = 0
+    second_fill: int = 0
+
+    def fill_of(self, pack_no: int) -> int | None:
+        """Which time a pack's templates are whole; None when they are not, or it is not used."""
+        if pack_no == self.model_pack_no:
+            return self.model_fill
+        if pack_no == self.second_pack_no and self.second is not SecondPack.FILLING:
+            return self.second_fill
+        return None
 
     @property
     def pack_nos(self) -> tuple[int, ...]:

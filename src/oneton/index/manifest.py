@@ -16,7 +16,11 @@ SEGMENTS = "segments"
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Whose faces these are; another's snapshot is never opened."""
+    """Whose faces these are; another's snapshot is never opened.
+
+    Attributes:
+        fill: which time the gallery's templates of this pack are whole.
+    """
 
     tenant_id: str
     gallery_id: str
@@ -24,6 +28,7 @@ class Identity(msgspec.Struct, frozen=True):
     model_pack: str
     model_sha256: str
     dimension: int
+    fill: int = 0
 
 
 class Anchor(msgspec.Struct, frozen=True):

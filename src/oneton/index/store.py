@@ -191,8 +191,9 @@ class IndexStore:
 def relative_folder(identity: Identity) -> Path:
     """A gallery's folder under one model pack: names for people, made unique."""
     pack = re.sub(r"[^A-Za-z0-9_.-]", "_", identity.model_pack).strip(".") or "pack"
+    fill = f"-{identity.fill}" if identity.fill else ""
     return Path(
-        f"{identity.gallery_id}.{identity.tenant_id}", f"{pack}-{identity.model_sha256[:12]}"
+        f"{identity.gallery_id}.{identity.tenant_id}", f"{pack}-{identity.model_sha256[:12]}{fill}"
     )
 
 

@@ -216,6 +216,8 @@ class LockedGallery:
         if not isinstance(embeddings, Mapping):
             embeddings = {self.gallery.model_pack_no: embeddings}
         assert set(embeddings) == set(self.gallery.pack_nos), "a template of each pack"
+        lacks_second = any(embeddings[no] is None for no in self.gallery.pack_nos[1:])
+        assert not (lacks_second and self.gallery.second is SecondPack.FILLED), "both templates"
         made = {no: each for no, each in embeddings.items() if each is not None}
         head = await move_head(self._connection, self.gallery)
         if len(made) < len(embeddings) and self.gallery.second is SecondPack.KEPT:

@@ -172,5 +172,7 @@ def read_gallery(row: asyncpg.Record) -> Gallery:
         ),
         target_fpir=row["target_fpir"],
         second_pack_no=row["second_pack_no"],
+        model_fill=row["model_fill"],
+        second_fill=row["second_fill"],
         second=None if row["second"] is None else SecondPack(row["second"]),
     )

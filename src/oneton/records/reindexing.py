@@ -114,7 +114,7 @@ class Reindexing:
         async with self._database.transaction(work.tenant_id) as connection:
             handed = await connection.fetchval(
                 """select handed_head from reindex_gallery
-                   where run_id = $1 and gallery_no = $2 and state in ('filling', 'filled')
+                   where run_id = $1 and gallery_no = $2 and state = 'filling'
                    for update skip locked""",
                 work.run_id,
                 work.gallery_no,
@@ -288,6 +288,11 @@ class Reindexing:
             await _set_packs(
                 connection, locked, locked.model_pack_no, work.to_pack_no, SecondPack.FILLED
             )
+            await connection.execute(
+                """update gallery set fills = fills + 1, second_fill = fills + 1
+                   where gallery_no = $1""",
+                work.gallery_no,
+            )
             await _set_state(connection, work, GalleryState.FILLED, "filled_at")
         return True
 
@@ -343,6 +348,7 @@ class Reindexing:
                 work.gallery_no,
                 len(dropped),
             )
+            await _swap_fills(connection, work)
             await _set_state(connection, work, GalleryState.KEPT, "cut_over_at")
         return len(dropped)
 
@@ -388,6 +394,7 @@ class Reindexing:
             await _forget_drops(connection, work)
             locked = await _move_head_by(connection, locked, len(back))
             await _set_packs(connection, locked, work.from_pack_no, None, None)
+            await _swap_fills(connection, work)
             await _set_state(connection, work, GalleryState.ROLLED_BACK, "ended_at")
         return len(back)
 
@@ -524,6 +531,14 @@ async def _set_packs(
         second_pack_no,
         None if second is None else str(second),
         f"{gallery.tenant_id} {gallery.gallery_id}",
+    )
+
+
+async def _swap_fills(connection: Connection, work: Work) -> None:
+    await connection.execute(
+        """update gallery set model_fill = second_fill, second_fill = model_fill
+           where gallery_no = $1""",
+        work.gallery_no,
     )
 
 

@@ -61,6 +61,7 @@ class Loaded:
     def __init__(self, gallery: Gallery, pack_no: int, identity: Identity) -> None:
         self.gallery = gallery
         self.pack_no = pack_no
+        self.fill = identity.fill
         self.identity = identity
         self.index: SegmentedIndex | None = None
         self.lock = asyncio.Lock()
@@ -73,10 +74,10 @@ class Loaded:
     @property
     def key(self) -> _Key:
         """What it is held under."""
-        return (self.gallery.tenant_id, self.gallery.gallery_id, self.pack_no)
+        return (self.gallery.tenant_id, self.gallery.gallery_id, self.pack_no, self.fill)
 
 
-_Key = tuple[TenantId, GalleryId, int]
+_Key = tuple[TenantId, GalleryId, int, int]
 
 
 class CatchUp:
@@ -145,9 +146,9 @@ class CatchUp:
     def forget(self, current: Current, why: str) -> None:
         """Use neither an index nor its snapshots any more, for Postgres disagrees."""
         gallery = current.gallery
-        held = self._held.get((gallery.tenant_id, gallery.gallery_id, current.pack_no))
-        if held is not None and held.index is not None:
-            held.index.damage = why
+        for held in self._of(gallery.tenant_id, gallery.gallery_id):
+            if held.index is current.index:
+                current.index.damage = why
 
     def drop(self, held: Loaded) -> None:
         """Let go of an index; the next question loads it again."""
@@ -170,8 +171,11 @@ class CatchUp:
         gallery = await self._galleries.read(
             TenantId(UUID(identity.tenant_id)), GalleryId(identity.gallery_id)
         )
-        packs = [await self._packs.named(each) for each in gallery.pack_nos]
-        return identity.model_sha256 in [pack.sha256 for pack in packs]
+        for pack_no in gallery.pack_nos:
+            sha256 = (await self._packs.named(pack_no)).sha256
+            if (sha256, gallery.fill_of(pack_no)) == (identity.model_sha256, identity.fill):
+                return True
+        return False
 
     def held(self) -> list[Loaded]:
         """The indexes in memory, the least recently asked first."""
@@ -206,7 +210,9 @@ class CatchUp:
         if pack_no is not None or gallery.second is not SecondPack.KEPT:
             return held
         assert gallery.second_pack_no is not None
-        before = self._held.get((gallery.tenant_id, gallery.gallery_id, gallery.second_pack_no))
+        before = self._held.get(
+            (gallery.tenant_id, gallery.gallery_id, gallery.second_pack_no, gallery.second_fill)
+        )
         is_ready = held.index is not None and held.index.damage is None
         if is_ready or before is None or before.index is None or before.index.damage is not None:
             return held
@@ -214,7 +220,10 @@ class CatchUp:
         return before
 
     async def _hold(self, gallery: Gallery, pack_no: int) -> Loaded:
-        key = (gallery.tenant_id, gallery.gallery_id, pack_no)
+        fill = gallery.fill_of(pack_no)
+        if fill is None:
+            raise IndexLoadingError(f"gallery {gallery.gallery_id} changed its model pack")
+        key = (gallery.tenant_id, gallery.gallery_id, pack_no, fill)
         held = self._held.get(key)
         if held is not None and held.gallery.gallery_no == gallery.gallery_no:
             return held
@@ -222,7 +231,7 @@ class CatchUp:
             self._known[pack_no] = await self._packs.named(pack_no)
             # Another question may have been first.
             return await self._hold(gallery, pack_no)
-        made = Loaded(gallery, pack_no, _identity(gallery, self._known[pack_no]))
+        made = Loaded(gallery, pack_no, _identity(gallery, self._known[pack_no], fill))
         self._held[key] = made
         return made
 
@@ -326,7 +335,7 @@ class CatchUp:
             gallery = await self._galleries.read(held.gallery.tenant_id, held.gallery.gallery_id)
             if index is None or held.gallery.gallery_no != gallery.gallery_no:
                 return
-            if held.pack_no not in gallery.pack_nos:
+            if gallery.fill_of(held.pack_no) != held.fill:
                 # Cancelled, rolled back, or kept long enough.
                 self.drop(held)
                 await self.discard(held.identity)
@@ -341,7 +350,7 @@ class CatchUp:
             log.warning("following a gallery failed", error=str(error))
 
 
-def _identity(gallery: Gallery, pack: ModelPack) -> Identity:
+def _identity(gallery: Gallery, pack: ModelPack, fill: int = 0) -> Identity:
     return Identity(
         tenant_id=str(gallery.tenant_id),
         gallery_id=gallery.gallery_id,
@@ -349,4 +358,5 @@ def _identity(gallery: Gallery, pack: ModelPack) -> Identity:
         model_pack=pack.name,
         model_sha256=pack.sha256,
         dimension=pack.dimension,
+        fill=fill,
     )

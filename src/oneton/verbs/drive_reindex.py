@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 TICK_S = 0.5
 OTHERS_TICK_S = 5.0
-"""While another process drives."""
+"""While another process drives, or old packs are only kept."""
 CHUNK = 64
 AHEAD = 16
 """Chunks that wait or are at work at once, of a gallery: enough for many processes."""
@@ -68,14 +68,14 @@ class DriveReindex:
             try:
                 async with self.locks.held("reindex") as mine:
                     while mine and await self.has_work():
-                        await self.once()
-                        await asyncio.sleep(TICK_S)
+                        busy = await self.once()
+                        await asyncio.sleep(TICK_S if busy else OTHERS_TICK_S)
             except OnetonError as error:
                 log.warning("driving a reindex failed", error=str(error))
             await asyncio.sleep(OTHERS_TICK_S)
 
-    async def once(self) -> None:
-        """Do what is due now."""
+    async def once(self) -> bool:
+        """Do what is due now; whether there is more than old packs that are kept."""
         works = await self.reindexing.works()
         for work in works:
             try:
@@ -87,6 +87,7 @@ class DriveReindex:
             if states <= set(_ENDED):
                 await self.reindexing.set_run(run_id, RunState.FINISHED)
                 log.info("reindex finished", run=str(run_id))
+        return any(each.state is not GalleryState.KEPT and not each.cleaned for each in works)
 
     async def _advance(self, work: Work) -> None:
         if work.state in _ENDED:
@@ -132,10 +133,6 @@ class DriveReindex:
 
     async def _cut_over(self, work: Work) -> None:
         """Compare the two indexes, write a snapshot of the new one, then let it answer."""
-        if await self.reindexing.left(work):
-            # Enrolled meanwhile by a process that lacks the new pack.
-            await self._hand_out(work)
-            return
         if work.compared is None:
             compared, agreed = await self._compare(work)
             await self.reindexing.note_agreement(work, compared, agreed)

@@ -23,6 +23,7 @@ from oneton.domain.model import (
     Gallery,
     GalleryId,
     Score,
+    SecondPack,
     TenantId,
     image_key,
 )
@@ -249,6 +250,14 @@ class Enroll:
             return Verdict.AGAIN
         if idempotency_key is not None and await locked.enrolled_with(idempotency_key):
             return Verdict.AGAIN
+        second = locked.gallery.second_pack_no
+        if (
+            locked.gallery.second is SecondPack.FILLED
+            and second is not None
+            and probe.embeddings[second] is None
+        ):
+            # An index of the new pack that has passed this head would never hear of the face.
+            raise UnavailableError("the gallery is changing its model pack", retry_after_s=2)
         if searched_head is None or searched_head >= locked.gallery.head:
             return Verdict.FREE
         embedding = probe.analysis.embedding

@@ -14,6 +14,11 @@ grant update, delete on model_pack to oneton_app;
 -- A gallery has a threshold, or a target that its threshold follows. While it is re-embedded it has
 -- a second pack: new faces get a template of each.
 alter table gallery
+  -- Each time a pack's templates became whole it is numbered anew: indexes and snapshots of an
+  -- earlier time are not taken for it, whoever missed what news.
+  add fills integer not null default 0,
+  add model_fill integer not null default 0,
+  add second_fill integer not null default 0,
   add target_fpir double precision check (target_fpir > 0 and target_fpir < 1),
   add second_pack_no bigint references model_pack check (second_pack_no <> model_pack_no),
   add second text check (second in ('filling', 'filled', 'kept', 'kept-partly')),
@@ -41,7 +46,7 @@ grant select, insert on audit_event to oneton_app;
 -- migrate:down
 drop table audit_event;
 drop function oneton_packs_in_use;
-alter table gallery drop target_fpir, drop second, drop second_pack_no;
+alter table gallery drop fills, drop model_fill, drop second_fill, drop target_fpir, drop second, drop second_pack_no;
 revoke update, delete on model_pack from oneton_app;
 alter table model_pack drop version, drop files, drop licence, drop licence_accepted_by,
   drop licence_accepted_at, drop calibration;
