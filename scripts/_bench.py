@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -24,7 +24,7 @@ def bare_environ() -> dict[str, str]:
 
 
 @contextmanager
-def running_server(folder: Path) -> Iterator[int]:
+def running_server(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[int]:
     """`oneton serve` in a folder of its own; yields its port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -32,7 +32,7 @@ def running_server(folder: Path) -> Iterator[int]:
     process = subprocess.Popen(
         [*ONETON, "serve"],
         cwd=folder,
-        env={**bare_environ(), "ONETON_PORT": str(port)},
+        env={**bare_environ(), "ONETON_PORT": str(port), **(settings or {})},
         stdout=subprocess.DEVNULL,
         stderr=(folder / "serve.log").open("w"),
     )

@@ -68,8 +68,8 @@ def prepare(folder: Path, photos: Path, sizes: list[int]) -> None:
     threshold = float(
         load_calibration(file_sha256(pack.recogniser)).cosine(DEFAULT_THRESHOLD),
     )
-    real = _grouped(folder / "lfw.npz", photos, pack)
-    spread = _spread(real.embeddings[real.first])
+    real = grouped(folder / "lfw.npz", photos, pack)
+    spread = spread_of(real.embeddings[real.first])
     newcomers = Arrays(folder, 0).newcomers_path
     if not newcomers.exists():
         drawn = spread.draw(NEWCOMERS, NEWCOMERS_CHUNK).astype(np.float16)
@@ -88,7 +88,7 @@ def prepare(folder: Path, photos: Path, sizes: list[int]) -> None:
             _write_planted(arrays, real, rows, threshold)
 
 
-def _grouped(cache: Path, photos: Path, pack: PackFiles) -> Photos:
+def grouped(cache: Path, photos: Path, pack: PackFiles) -> Photos:
     """Embed all photos, or take them from the cache."""
     if not cache.exists():
         _embed(cache, photos, pack)
@@ -119,7 +119,7 @@ def _embed(cache: Path, photos: Path, pack: PackFiles) -> None:
     _write(cache, lambda file: np.savez(file, e=rows, n=names))
 
 
-def _spread(rows: NDArray[np.float32]) -> Spread:
+def spread_of(rows: NDArray[np.float32]) -> Spread:
     """Of each person's first photo, so that no person weighs more than another."""
     variances, axes = np.linalg.eigh(np.cov(rows.T))
     factor = axes * np.sqrt(np.maximum(variances, 0))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from oneton.domain.errors import DimensionError, SnapshotError
 from oneton.domain.model import Changes
+from oneton.index.allocator import give_back
 from oneton.index.codes import LEAST_ROWS
 from oneton.index.merging import Policy, choose
 from oneton.index.ranking import Part, rank
@@ -158,7 +159,10 @@ class SegmentedIndex:
         if not self._keeping_up.acquire(blocking=False):
             return False
         try:
-            return self._seal() or self._merge()
+            done = self._seal() or self._merge()
+            if done:
+                give_back()
+            return done
         except SnapshotError as error:
             self.damage = str(error)
             raise

@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from oneton.domain.errors import SnapshotError
+from oneton.index.allocator import give_back
 from oneton.index.files import WRITING, sync_folder, write_durably
 from oneton.index.manifest import SEGMENTS, Identity, Manifest, files_of, read_manifest
 from oneton.index.merging import Policy
@@ -72,6 +73,7 @@ class IndexStore:
         if opened is None:
             return index, None
         index.start_from(opened.view)
+        give_back()
         return index, opened.manifest
 
     def take(self, identity: Identity, index: SegmentedIndex) -> Manifest | None:

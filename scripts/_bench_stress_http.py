@@ -1,0 +1,253 @@
+"""Whole searches over HTTP while one client enrolls and another purges, both without pause.
+
+The gallery is large, and seals, merges and snapshots go on all the time, for their limits are
+small. Every answer is checked: a probe of somebody enrolled is found under an id of that person's,
+a stranger is not found. Writes docs/bench/stress.md, and ends with 1 after a wrong answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import tempfile
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import msgspec
+import numpy as np
+from _bench import SEARCH, running_server, token_of
+from _bench_http import drawing, fill
+from _photos import package_people, variations
+
+from oneton.biometrics.packs import assemble_buffalo_sc, open_pack
+from oneton.domain.model import DEFAULT_GALLERY
+from oneton.records.database import Database
+from oneton.records.embedded import EmbeddedPostgres
+from oneton.records.faces import Faces
+from oneton.records.galleries import Galleries
+from oneton.records.tenants import Tenants
+
+TENANT = "stress"
+INSERT = "/api/v1/face/one-to-n/insert"
+SMALL = {
+    "ONETON_INDEX_SEAL_FACES": "256",
+    "ONETON_SNAPSHOT_CHANGES": "500",
+    "ONETON_SNAPSHOT_INTERVAL_S": "10",
+    "ONETON_SWEEP_INTERVAL_S": "100000",
+}
+SETTLED_S = 60.0
+"""Segments of a gallery that was just read from Postgres are merged meanwhile."""
+PAGE = 200
+
+
+class Searched(msgspec.Struct):
+    """What searching for some time came to."""
+
+    took_ms: list[float] = msgspec.field(default_factory=list)
+    wrong: list[str] = msgspec.field(default_factory=list)
+
+    def line(self, name: str) -> str:
+        p50, p95, p99 = np.percentile(self.took_ms, [50, 95, 99])
+        return (
+            f"| {name} | {len(self.took_ms):,} | {p50:.1f} | {p95:.1f} | {p99:.1f}"
+            f" | {len(self.wrong)} |"
+        )
+
+    @property
+    def p95_ms(self) -> float:
+        return float(np.percentile(self.took_ms, 95))
+
+
+class Caller:
+    """One tenant's HTTP client."""
+
+    def __init__(self, port: int, token: str) -> None:
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+        self._http.headers["Authorization"] = f"Bearer {token}"
+
+    def post(self, path: str, photo: str) -> dict[str, object]:
+        while True:
+            reply = self._http.post(path, json={"idPhoto": photo})
+            if reply.status_code == 503:
+                time.sleep(0.5)
+                continue
+            reply.raise_for_status()
+            found: dict[str, object] = reply.json()
+            return found
+
+
+class People:
+    """Photos of people who stay enrolled, of people who come, and of people who never do."""
+
+    def __init__(self) -> None:
+        people = [
+            [b64encode(each).decode() for each in variations(photo, 6, seed)]
+            for seed, photo in enumerate(package_people().values())
+        ]
+        self.staying, self.coming, self.strangers = people[:4], people[4:7], people[7:]
+
+
+class Searcher:
+    """Searches one after another, and judges each answer."""
+
+    def __init__(self, caller: Caller, people: People) -> None:
+        self._caller, self._people = caller, people
+        self.ids = [
+            {str(caller.post(INSERT, photos[0])["oneToNVerificationId"])}
+            for photos in people.staying
+        ]
+
+    def search_for(self, seconds: float) -> Searched:
+        searched = Searched()
+        ends_s = time.monotonic() + seconds
+        number = 0
+        while time.monotonic() < ends_s:
+            number += 1
+            is_stranger = number % 4 == 0
+            group = self._people.strangers if is_stranger else self._people.staying
+            who = number % len(group)
+            photo = group[who][number % len(group[who])]
+            began_s = time.perf_counter()
+            found = self._caller.post(SEARCH, photo)
+            searched.took_ms.append((time.perf_counter() - began_s) * 1000)
+            is_right = (
+                not found["oneToNVerificationMatch"]
+                if is_stranger
+                else found["oneToNVerificationId"] in self.ids[who]
+            )
+            if not is_right:
+                searched.wrong.append(f"search {number}: {found}")
+        return searched
+
+
+def enroll(port: int, token: str, people: People, stop: threading.Event, done: list[str]) -> None:
+    """Insert photos of those who come, and remember the ids."""
+    caller = Caller(port, token)
+    photos = [photo for each in people.coming for photo in each]
+    while not stop.is_set():
+        found = caller.post(INSERT, photos[len(done) % len(photos)])
+        done.append(str(found["oneToNVerificationId"]))
+
+
+def purge_forever(dsn: str, kept: set[str], counter: object) -> None:
+    """Purge face record after face record, oldest first; in a process of its own."""
+
+    async def work() -> None:
+        database = await Database.connect(dsn, size=2)
+        tenant = (await Tenants(database).named(TENANT)).tenant_id
+        faces = Faces(database)
+        gallery = await Galleries(database).read(tenant, DEFAULT_GALLERY)
+        while True:
+            for face in await faces.page(tenant, gallery, None, PAGE):
+                if str(face.face_id) not in kept:
+                    async with faces.locked(tenant, gallery) as locked:
+                        await locked.purge(face.face_id)
+                    counter.value += 1  # type: ignore[attr-defined]
+
+    asyncio.run(work())
+
+
+def counted(log: Path, since: int) -> dict[str, int]:
+    """What the server's log says it did after so many lines."""
+    lines = log.read_text().splitlines()[since:]
+    events = [json.loads(line)["event"] for line in lines if line.startswith("{")]
+    return {name: events.count(name) for name in ("snapshot taken", "snapshot set aside")}
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faces", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--idle", type=float, default=60)
+    parser.add_argument("--photos", type=Path, help="small photos, such as LFW's, to draw alike")
+    parser.add_argument("--out", type=Path, default=Path("docs/bench/stress.md"))
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, running_server(Path(name), SMALL) as port:
+        folder, people = Path(name), People()
+        token = token_of(folder, port, TENANT)
+        assemble_buffalo_sc(folder)
+        asyncio.run(
+            fill(
+                folder,
+                TENANT,
+                asked.faces,
+                drawing(open_pack("buffalo_sc", folder), asked.photos),
+            )
+        )
+        caller = Caller(port, token)
+        searcher = Searcher(caller, people)
+        time.sleep(SETTLED_S if asked.faces > 100_000 else 1)
+        searcher.search_for(5)
+        idle = searcher.search_for(asked.idle)
+        print(idle.line("idle"), file=sys.stderr)
+        log = folder / "serve.log"
+        before = len(log.read_text().splitlines())
+        stop, enrolled = threading.Event(), list[str]()
+        enrolling = threading.Thread(
+            target=enroll, args=(port, token, people, stop, enrolled), daemon=True
+        )
+        spawning = multiprocessing.get_context("spawn")
+        purged = spawning.Value("q", 0)
+        kept = {each for ids in searcher.ids for each in ids}
+        server = EmbeddedPostgres(folder / ".oneton" / "postgres")
+        purging = spawning.Process(
+            target=purge_forever, args=(server.app_dsn, kept, purged), daemon=True
+        )
+        enrolling.start()
+        purging.start()
+        try:
+            busy = searcher.search_for(asked.seconds)
+        finally:
+            stop.set()
+            purging.terminate()
+            enrolling.join()
+        done = counted(log, before)
+        lines = report(asked, idle, busy, len(enrolled), purged.value, done)
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    asked.out.write_text("\n".join(lines) + "\n")
+    print("\n".join([*lines, *idle.wrong[:10], *busy.wrong[:10]]))
+    sys.exit(bool(idle.wrong or busy.wrong))
+
+
+def report(
+    asked: argparse.Namespace,
+    idle: Searched,
+    busy: Searched,
+    enrolled: int,
+    purged: int,
+    done: dict[str, int],
+) -> Sequence[str]:
+    """Markdown."""
+    return [
+        "# Searching while the gallery changes",
+        "",
+        f"`scripts/bench stress-http --faces {asked.faces} --seconds {asked.seconds:g}`,"
+        f" {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}); whole"
+        " requests over HTTP, one after another, first alone, then beside a client that inserts"
+        " photos and a process that purges face records, both without pause, on the same cores.",
+        "",
+        "| | searches | p50, ms | p95, ms | p99, ms | wrong answers |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        idle.line("idle"),
+        busy.line("while it changes"),
+        "",
+        f"p95 is {busy.p95_ms / idle.p95_ms:.2f} times idle. Meanwhile {enrolled:,} faces were"
+        f" inserted and {purged:,} purged, {(enrolled + purged) / asked.seconds:.0f} changes a"
+        f" second; segments were sealed at {SMALL['ONETON_INDEX_SEAL_FACES']} faces and merged,"
+        f" and {done['snapshot taken']} snapshots taken.",
+    ]
+
+
+if __name__ == "__main__":
+    main()
