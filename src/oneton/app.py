@@ -11,9 +11,11 @@ from datetime import timedelta
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import structlog
-from litestar import Litestar
+from litestar import Litestar, Request, Response
+from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin, YamlRenderPlugin
@@ -24,23 +26,44 @@ from oneton import __version__
 from oneton.biometrics.analyse import Analyser
 from oneton.biometrics.packs import PackFiles
 from oneton.domain.errors import OnetonError
-from oneton.edge import health, native, uqudo
+from oneton.edge import (
+    cypherface,
+    didit,
+    face_verify,
+    health,
+    media,
+    native,
+    uqudo,
+    veriflow,
+)
+from oneton.edge.platform import Platform
 from oneton.edge.requests import RequestLog
 from oneton.indexing import Indexes, open_indexes
 from oneton.models import make_analyser
-from oneton.parts import Parts, make_sweep
+from oneton.parts import Parts, make_purge, make_sweep
+from oneton.records.idempotency import Idempotency
 from oneton.records.news import HeadNews
+from oneton.records.rates import Rates
 from oneton.records.reindexing import Reindexing
+from oneton.records.requests import Pictures, Requests
 from oneton.settings import Settings
+from oneton.verbs.answer_once import AnswerOnce
 from oneton.verbs.authenticate import Authenticate
+from oneton.verbs.browse_faces import BrowseFaces
 from oneton.verbs.catch_up import CatchUp
 from oneton.verbs.check_health import CheckHealth
-from oneton.verbs.cpu import Cpu
 from oneton.verbs.enroll import Enroll
 from oneton.verbs.erase import Erase
 from oneton.verbs.follow_reindex import FollowReindex
 from oneton.verbs.identify import Find, Identify
+from oneton.verbs.keep_picture import KeepPicture
+from oneton.verbs.limit_rate import LimitRate
 from oneton.verbs.load_model import LoadModel
+from oneton.verbs.make_links import MakeLinks
+from oneton.verbs.manage_galleries import ManageGalleries
+from oneton.verbs.saved_requests import SavedRequests
+from oneton.verbs.screen import Screen
+from oneton.verbs.spend_credit import SpendCredit
 from oneton.verbs.sweep import Sweep
 from oneton.verbs.verify import Verify
 
@@ -52,6 +75,11 @@ SWEEP_AT_MOST = 100
 """Leftovers that a server deletes unasked, unless they are under a tenth of all objects."""
 
 
+DIALECTS = (uqudo, native, didit, veriflow, face_verify, cypherface)
+Reply = Callable[[Request[Any, Any, Any], Exception], Response[Any]]
+REPLIES: dict[str, Reply] = {"/v1/": native.reply_problem, "/v3/": didit.reply_error}
+"""Whose an unknown path, or a wrong method, is; all others are uqudo's."""
+
 MakeAnalyser = Callable[[PackFiles], Analyser]
 
 
@@ -59,18 +87,11 @@ MakeAnalyser = Callable[[PackFiles], Analyser]
 class Verbs:
     """Everything that an edge or a command may ask for."""
 
-    cpu: Cpu
-    authenticate: Authenticate
+    platform: Platform
     catch_up: CatchUp
-    check_health: CheckHealth
     indexes: Indexes
     load_model: LoadModel
-    identify: Identify
-    enroll: Enroll
-    erase: Erase
     sweep: Sweep
-    verify: Verify
-    follow_reindex: FollowReindex
 
 
 @asynccontextmanager
@@ -90,11 +111,14 @@ async def open_verbs(
     async with open_indexes(settings, parts, load_within_s=load_within_s) as indexes:
         load = make or partial(make_analyser, settings)
         load_model = LoadModel(indexes.packs, load, indexes.cpu)
-        secret = await parts.keys.signing_secret("token", secrets.token_bytes(32))
+        signing = {
+            purpose: await parts.keys.signing_secret(purpose, secrets.token_bytes(32))
+            for purpose in ("token", "media")
+        }
         news = HeadNews(parts.database.dsn, indexes.catch_up.hear, indexes.keep_up.ask)
         following = asyncio.create_task(news.run())
         try:
-            yield _wire(settings, parts, load_model, indexes, secret)
+            yield _wire(settings, parts, load_model, indexes, signing)
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
@@ -105,25 +129,39 @@ def _wire(
     parts: Parts,
     load_model: LoadModel,
     indexes: Indexes,
-    secret: bytes,
+    signing: dict[str, bytes],
 ) -> Verbs:
     cpu, catch_up = indexes.cpu, indexes.catch_up
     find = Find(catch_up, cpu, parts.faces)
-    return Verbs(
+    platform = Platform(
+        settings=settings,
         cpu=cpu,
-        authenticate=Authenticate(parts.keys, secret),
-        catch_up=catch_up,
+        authenticate=Authenticate(parts.keys, signing["token"]),
         check_health=CheckHealth(parts.database, parts.images),
-        indexes=indexes,
-        load_model=load_model,
         identify=Identify(load_model, catch_up, find),
+        screen=Screen(load_model, catch_up, find, parts.faces),
         enroll=Enroll(
             load_model, catch_up, find, parts.faces, parts.images, settings.sweep_grace_s / 2
         ),
         erase=Erase(parts.faces, parts.images),
-        sweep=make_sweep(parts),
+        purge=make_purge(parts),
         verify=Verify(load_model),
+        browse_faces=BrowseFaces(parts.galleries, parts.faces, parts.images),
+        manage_galleries=ManageGalleries(parts.galleries, indexes.packs),
+        saved_requests=SavedRequests(Requests(parts.database), parts.images),
+        keep_picture=KeepPicture(Pictures(parts.database), parts.images),
+        make_links=MakeLinks(signing["media"], parts.images, settings.public_url),
+        answer_once=AnswerOnce(Idempotency(parts.database)),
+        limit_rate=LimitRate(Rates(parts.database)),
+        spend_credit=SpendCredit(parts.tenants),
         follow_reindex=FollowReindex(Reindexing(parts.database), parts.model_packs),
+    )
+    return Verbs(
+        platform=platform,
+        catch_up=catch_up,
+        indexes=indexes,
+        load_model=load_model,
+        sweep=make_sweep(parts),
     )
 
 
@@ -149,31 +187,44 @@ async def sweep_forever(verbs: Verbs, settings: Settings) -> None:
 
 def make_app(verbs: Verbs) -> Litestar:
     """The HTTP application over wired verbs."""
-    dialect = uqudo.Uqudo(
-        verbs.authenticate, verbs.cpu, verbs.identify, verbs.enroll, verbs.erase, verbs.verify
-    )
+    platform = verbs.platform
 
     def provide_check_health() -> CheckHealth:
-        return verbs.check_health
+        return platform.check_health
+
+    def provide_make_links() -> MakeLinks:
+        return platform.make_links
 
     return Litestar(
         route_handlers=[
             health.livez,
             health.readyz,
-            uqudo.make_router(dialect),
-            native.make_router(native.Native(verbs.authenticate, verbs.cpu, verbs.follow_reindex)),
+            media.show_picture,
+            *(dialect.make_router(platform) for dialect in DIALECTS),
             create_static_files_router(
                 path="/schema/assets",
                 directories=[_swagger_ui_files()],
                 include_in_schema=False,
             ),
         ],
-        dependencies={"check_health": Provide(provide_check_health, sync_to_thread=False)},
-        exception_handlers={Exception: uqudo.reply_error},
+        dependencies={
+            "check_health": Provide(provide_check_health, sync_to_thread=False),
+            "make_links": Provide(provide_make_links, sync_to_thread=False),
+        },
+        exception_handlers={Exception: reply_by_path},
         middleware=[RequestLog],
+        state=State({"didit_401": platform.settings.didit_401}),
         openapi_config=_openapi_config(),
         logging_config=None,
     )
+
+
+def reply_by_path(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    """Put an error that no dialect's route met into the form of the dialect that is asked."""
+    for prefix, reply in REPLIES.items():
+        if request.url.path.startswith(prefix):
+            return reply(request, error)
+    return uqudo.reply_error(request, error)
 
 
 def _swagger_ui_files() -> Path:

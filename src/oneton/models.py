@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from oneton.biometrics.analyse import Analyser
+from oneton.biometrics.liveness import load_liveness
 from oneton.biometrics.packs import PackFiles, find_pack
 from oneton.settings import Settings
 
@@ -32,6 +33,7 @@ def make_analyser(settings: Settings, files: PackFiles) -> Analyser:
         runtime=settings.inference,
         limit_bytes=settings.max_image_bytes,
         limit_pixels=settings.max_image_pixels,
+        liveness=None if settings.liveness is None else load_liveness(settings.liveness),
     )
 
 

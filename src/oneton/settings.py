@@ -57,6 +57,20 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_image_pixels: of one picture.
         sweep_grace_s: age from which an object without a row is a leftover.
         shutdown_timeout_s: how long running requests may take after SIGTERM.
+        public_url: where clients reach this server, for links to pictures; none is where the
+            request came to.
+        liveness: `module:factory` of a liveness model; none, and liveness is not assessed.
+        webhook_private_addresses: webhooks may go to private and loopback addresses.
+        didit_401: Didit's dialect answers 401 to a wrong key; else 403 to every key that is none.
+        face_verify_decimals: Trustmatic's dialect gives scores with two decimals.
+        face_verify_500_as_200: it answers 200 where it fails.
+        veriflow_echo_images: VeriFlow's dialect repeats pictures; else it links to them.
+        veriflow_webhook_standalone: it tells webhooks of calls that ended in their answer, too.
+        veriflow_webhook_signed: it signs what it tells them.
+        cypherface_mismatch_200: CypherFace's dialect answers 200 to a mismatch.
+        cypherface_frames_are_live: it takes frames for live when there is no liveness model.
+        cypherface_upload_life_s: how long its upload links are good.
+        cypherface_operator_secret: what its API key call asks for; none, and it is off.
     """
 
     database_url: str | None = None
@@ -87,6 +101,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sweep_grace_s: Annotated[float, Meta(gt=0)] = 900.0
     sweep_interval_s: Annotated[float, Meta(gt=0)] = 600.0
     shutdown_timeout_s: Annotated[int, Meta(ge=1)] = 20
+    public_url: Annotated[str, Meta(pattern=r"^https?://[^/]+")] | None = None
+    liveness: Annotated[str, Meta(pattern=r"^[\w.]+:\w+$")] | None = None
+    webhook_private_addresses: bool = False
+    didit_401: bool = False
+    face_verify_decimals: bool = False
+    face_verify_500_as_200: bool = False
+    veriflow_echo_images: bool = False
+    veriflow_webhook_standalone: bool = False
+    veriflow_webhook_signed: bool = False
+    cypherface_mismatch_200: bool = False
+    cypherface_frames_are_live: bool = False
+    cypherface_upload_life_s: Annotated[int, Meta(ge=1, le=86400)] = 4800
+    cypherface_operator_secret: Annotated[str, Meta(min_length=16)] | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
 

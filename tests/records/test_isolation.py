@@ -24,6 +24,21 @@ TENANT_TABLES = (
     "reindex_gallery",
     "reindex_failure",
     "reindex_drop",
+    "request",
+    "request_review",
+    "picture",
+    "webhook_endpoint",
+    "outbox",
+    "job",
+    "idempotency",
+    "face_session",
+    "list",
+    "list_entry",
+    "vendor_user",
+    "merchant_user",
+    "upload",
+    "liveness_session",
+    "audit_event",
 )
 
 

@@ -90,7 +90,7 @@ async def test_a_forged_or_expired_token_is_refused(
     claims = {"iss": "oneton", "sub": str(key.key_id), "exp": 4_000_000_000}
     token = {
         "other secret": jwt.encode(claims, b"x" * 32, algorithm="HS256"),
-        "no signature": jwt.encode(claims, None, algorithm="none"),
+        "no signature": jwt.encode(claims, None, algorithm="none"),  # type: ignore[arg-type]
         "expired": jwt.encode({**claims, "exp": 1}, SECRET, algorithm="HS256"),
         "text": "a.b.c",
     }[forgery]

@@ -12,6 +12,7 @@ from oneton.biometrics.attributes import Estimator, PackageEstimator, PackEstima
 from oneton.biometrics.decode import ALL_TYPES, Picture, decode
 from oneton.biometrics.detect import Detection, Detector, turn
 from oneton.biometrics.embed import Embedder, Runtime
+from oneton.biometrics.liveness import Liveness
 from oneton.biometrics.onnx_network import Callers
 from oneton.biometrics.packs import PackFiles
 from oneton.domain.errors import BadImageError, NoFaceError
@@ -36,6 +37,7 @@ class Analyser:
         threads: int | None = None,
         limit_bytes: int = LIMIT_BYTES,
         limit_pixels: int = LIMIT_PIXELS,
+        liveness: Liveness | None = None,
     ) -> None:
         """Load a pack's networks.
 
@@ -45,9 +47,11 @@ class Analyser:
                 best. Callers that are not alone get one each.
             limit_bytes: of a picture's bytes.
             limit_pixels: of a picture as stored.
+            liveness: a model of it; None, and it is not assessed.
         """
         self._pack = pack.pack
         self._limit_bytes, self._limit_pixels = limit_bytes, limit_pixels
+        self._liveness = liveness
         self._callers = Callers()
         self._detector = Detector(pack.detector, self._callers, threads)
         self._embedder = Embedder.load(
@@ -75,6 +79,7 @@ class Analyser:
         accepted: tuple[str, ...] = ALL_TYPES,
         rotate: bool = False,
         attributes: bool = False,
+        liveness: bool = False,
     ) -> Analysis:
         """Find the faces of a picture and embed the largest.
 
@@ -85,6 +90,7 @@ class Analyser:
             accepted: content types.
             rotate: try all quarter turns, for pictures that may lie on their side.
             attributes: estimate age and gender of every face.
+            liveness: assess it, where there is a model.
 
         Raises:
             NoFaceError: no face was found.
@@ -107,6 +113,10 @@ class Analyser:
             if attributes:
                 with stage("attributes"):
                     faces = self._with_attributes(pixels, found, faces)
+            live = None
+            if liveness and self._liveness is not None:
+                with stage("liveness"):
+                    live = self._liveness(pixels, found[0].box, found[0].landmarks)
         sideways = rotation in (90, 270)
         return Analysis(
             content_type=picture.content_type,
@@ -115,6 +125,7 @@ class Analyser:
             rotation=rotation,
             faces=tuple(faces),
             embedding=embedding,
+            liveness=live,
         )
 
     def widen(self) -> None:

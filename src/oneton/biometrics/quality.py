@@ -25,7 +25,12 @@ def measure(chip: NDArray[np.uint8], size_px: float) -> Quality:
     luma = cv2.cvtColor(chip, cv2.COLOR_BGR2GRAY)[_FACE]
     edges = cv2.Laplacian(np.ascontiguousarray(luma), cv2.CV_32F)
     usable = float(np.count_nonzero((luma > _CRUSHED) & (luma < _BLOWN_OUT)) / luma.size)
-    return Quality(size_px=float(size_px), sharpness=float(edges.var()), exposure=usable)
+    return Quality(
+        size_px=float(size_px),
+        sharpness=float(edges.var()),
+        exposure=usable,
+        luminance=float(luma.mean() / 255 * 100),
+    )
 
 
 def check(quality: Quality, floor: QualityFloor) -> None:

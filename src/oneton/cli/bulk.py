@@ -74,7 +74,7 @@ def import_faces(  # noqa: PLR0913, PLR0917 - one for each option
         async with open_parts(settings) as parts, open_verbs(settings, parts) as verbs:
             owner = await chosen_tenant(parts.tenants, tenant_name)
             bulk = Import(
-                verbs.enroll,
+                verbs.platform.enroll,
                 owner.tenant_id,
                 GalleryId(gallery),
                 if_missing=if_missing,

@@ -60,7 +60,9 @@ def search(
     async def work(settings: Settings) -> CandidateList:
         async with open_parts(settings) as parts, open_verbs(settings, parts) as verbs:
             owner = await chosen_tenant(parts.tenants, tenant_name)
-            return await verbs.identify(owner.tenant_id, GalleryId(gallery), picture, limit=limit)
+            return await verbs.platform.identify(
+                owner.tenant_id, GalleryId(gallery), picture, limit=limit
+            )
 
     found = run(work)
     if as_json:

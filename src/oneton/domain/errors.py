@@ -13,10 +13,12 @@ OnetonError
 │   └── DimensionError
 ├── DeniedError             who asks is unknown, or may not
 │   ├── UnauthenticatedError
-│   └── ForbiddenError
+│   ├── ForbiddenError
+│   └── OutOfCreditError    the tenant's balance is used up
 ├── SettingError            a setting is wrong; nothing was started
 ├── LicenceError            a model pack's licence has to be accepted first
 └── UnavailableError        try again
+    ├── RateLimitedError    the key called too often
     ├── BusyError           more work queued than the CPU budget allows
     ├── IndexLoadingError   the gallery's index is being loaded
     ├── SnapshotError       a file of the index is damaged; it is loaded anew
@@ -120,6 +122,13 @@ class ForbiddenError(DeniedError):
         self.permission = permission
 
 
+class OutOfCreditError(DeniedError):
+    """The tenant's balance is used up."""
+
+    def __init__(self) -> None:
+        super().__init__("no credit is left")
+
+
 class SettingError(OnetonError):
     """A setting is wrong; nothing was started."""
 
@@ -139,6 +148,14 @@ class UnavailableError(OnetonError):
     def __init__(self, message: str, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class RateLimitedError(UnavailableError):
+    """The key called too often."""
+
+    def __init__(self, limit: int, retry_after_s: int) -> None:
+        super().__init__(f"more than {limit} calls a minute", retry_after_s)
+        self.limit = limit
 
 
 class BusyError(UnavailableError):

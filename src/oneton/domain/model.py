@@ -36,6 +36,8 @@ class Permission(StrEnum):
     INSERT = "insert"
     ERASE = "erase"
     PURGE = "purge"
+    READ = "read"
+    ADMIN = "admin"
 
 
 class GalleryKind(StrEnum):
@@ -75,6 +77,36 @@ class ModelPack(msgspec.Struct, frozen=True):
     dimension: int
 
 
+class FaceSource(StrEnum):
+    """Where a face record came from, when it was no plain enrolment."""
+
+    SESSION = "session"
+    """A saved call that enrolls, such as passive liveness."""
+    IMPORTED = "imported"
+    """Put on a user's profile by the caller."""
+    LIST_ENTRY = "list_entry"
+    RETAINED_TEMPLATE = "retained_template"
+    """Of a saved call that was deleted; its template was to stay."""
+
+
+class FaceNote(msgspec.Struct, frozen=True):
+    """What goes with a face record, and means nothing to the index.
+
+    Attributes:
+        external_id: the caller's own reference; several records may share one.
+        metadata: JSON, the caller's.
+        request_id: of the saved call that enrolled it.
+    """
+
+    external_id: str | None = None
+    metadata: msgspec.Raw | None = None
+    source: FaceSource | None = None
+    request_id: UUID | None = None
+
+
+NO_NOTE = FaceNote()
+
+
 class Quality(msgspec.Struct, frozen=True):
     """How usable a face is.
 
@@ -82,11 +114,13 @@ class Quality(msgspec.Struct, frozen=True):
         size_px: shorter side of the face box, in pixels of the upright original.
         sharpness: variance of the Laplacian of the aligned face's luma; low is blurred.
         exposure: share of the aligned face's luma neither crushed nor blown out, 0 to 1.
+        luminance: mean of the aligned face's luma, 0 to 100.
     """
 
     size_px: float
     sharpness: float
     exposure: float
+    luminance: float = 0.0
 
 
 class QualityFloor(msgspec.Struct, frozen=True):
@@ -138,6 +172,7 @@ class Analysis(msgspec.Struct, frozen=True):
             its faces upright; boxes and landmarks are in the turned picture.
         faces: at least one; the first is the one that counts, the others follow largest first.
         embedding: (D,) float32 of unit L2 norm, of the first face.
+        liveness: of the first face, 0 to 1; None when it was not assessed.
     """
 
     content_type: str
@@ -146,6 +181,7 @@ class Analysis(msgspec.Struct, frozen=True):
     rotation: int
     faces: tuple[DetectedFace, ...]
     embedding: Embedding
+    liveness: float | None = None
 
 
 class Gallery(msgspec.Struct, frozen=True):
@@ -173,6 +209,8 @@ class Gallery(msgspec.Struct, frozen=True):
     second: SecondPack | None = None
     model_fill: int = 0
     second_fill: int = 0
+    description: str = ""
+    created_at: datetime | None = None
 
     def fill_of(self, pack_no: int) -> int | None:
         """Which time a pack's templates are whole; None when they are not, or it is not used."""
@@ -203,6 +241,7 @@ class NewGallery(msgspec.Struct, frozen=True):
     target_fpir: float | None = None
     kind: GalleryKind = GalleryKind.ENROLLMENT
     floor: QualityFloor = QualityFloor()
+    description: str = ""
 
 
 DEFAULT_NEW_GALLERY = NewGallery()
@@ -223,6 +262,7 @@ class Face(msgspec.Struct, frozen=True):
     has_image: bool
     content_type: str
     created_at: datetime
+    note: FaceNote = NO_NOTE
 
     @property
     def image_key(self) -> str:
@@ -297,8 +337,8 @@ class Verification(msgspec.Struct, frozen=True):
     score: Score
     match_level: int
     cosine: Cosine
-    source: tuple[DetectedFace, ...]
-    target: tuple[DetectedFace, ...]
+    source: Analysis
+    target: Analysis
 
 
 class Reembedding(msgspec.Struct, frozen=True):
@@ -336,21 +376,71 @@ class Key(msgspec.Struct, frozen=True):
     permissions: tuple[Permission, ...]
     created_at: datetime
     revoked_at: datetime | None
+    sandbox: bool = False
+
+
+class TenantOptions(msgspec.Struct, frozen=True):
+    """What a tenant has set; None is what the dialect has by default.
+
+    Attributes:
+        image_days: pictures of saved calls are erased after so many days.
+        result_days: so are the saved calls.
+        floor: least score that Didit's and VeriFlow's face search lists.
+        sure: score from which they are sure.
+        payment_threshold: score from which CypherFace's face match says yes.
+    """
+
+    image_days: int | None = None
+    result_days: int | None = None
+    floor: Score = Score(70.0)
+    sure: Score = Score(90.0)
+    payment_threshold: Score = Score(80.0)
 
 
 class Tenant(msgspec.Struct, frozen=True):
-    """One customer."""
+    """One customer.
+
+    Attributes:
+        public_id: 24 hexadecimal digits; what dialects call merchant or organization.
+        credits: calls that may still be made; None is without end.
+    """
 
     tenant_id: TenantId
     name: str
     created_at: datetime
+    public_id: str = ""
+    credits: int | None = None
+    options: TenantOptions = TenantOptions()
+
+
+class Job(msgspec.Struct, frozen=True):
+    """Long work for one tenant.
+
+    Attributes:
+        kind: "delete_gallery".
+        subject: what it is about, such as a gallery's name.
+        state: queued, running, done or failed.
+    """
+
+    job_id: UUID
+    tenant_id: TenantId
+    kind: str
+    subject: str
+    subject_no: int | None
+    state: str
+    done: int
+    total: int
+    why: str
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None
 
 
 class StoredObject(msgspec.Struct, frozen=True):
     """An object in the object store.
 
     Attributes:
-        key: a picture's is `<tenant>/<gallery>/<face>`.
+        key: a picture's is `<tenant>/<gallery>/<face>`, or `<tenant>/_pictures/<picture>`.
     """
 
     key: str

@@ -1,8 +1,13 @@
-"""The guard of every call that takes a bearer token."""
+"""Who asks: the guards of every dialect's calls.
+
+A guard runs before the body is read, so that a stranger's body never is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+import binascii
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -10,22 +15,73 @@ from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
 from oneton.domain import errors
-from oneton.verbs.authenticate import Authenticate
+from oneton.verbs.authenticate import Authenticate, Principal
 from oneton.verbs.cpu import Cpu
 
+Connection = ASGIConnection[Any, Any, Any, Any]
+Check = Callable[[Connection], Awaitable[Principal]]
+"""Who asks, by a connection's headers.
 
-def make_guard(
-    authenticate: Authenticate, cpu: Cpu
-) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Any]:
-    """A guard: it runs before the body is read, so that a stranger's body never is."""
+Raises:
+    UnauthenticatedError: nobody known.
+"""
 
-    async def admit(
-        connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
-    ) -> None:
-        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise errors.UnauthenticatedError("a bearer token is needed")
-        principal = await authenticate.check(token.strip())
+
+def by_token(authenticate: Authenticate) -> Check:
+    """`Authorization: Bearer` with a token of the token call."""
+
+    async def check(connection: Connection) -> Principal:
+        return await authenticate.check(_credentials(connection, "bearer"))
+
+    return check
+
+
+def by_token_or_secret(authenticate: Authenticate) -> Check:
+    """`Authorization: Bearer` with such a token, or with a key's secret itself."""
+
+    async def check(connection: Connection) -> Principal:
+        text = _credentials(connection, "bearer")
+        if text.count(".") == 2:
+            return await authenticate.check(text)
+        return await authenticate.check_secret(text)
+
+    return check
+
+
+def by_header(authenticate: Authenticate, name: str) -> Check:
+    """A header that is a key's secret."""
+
+    async def check(connection: Connection) -> Principal:
+        secret = connection.headers.get(name, "").strip()
+        if not secret:
+            raise errors.UnauthenticatedError(f"the header {name} is needed")
+        return await authenticate.check_secret(secret)
+
+    return check
+
+
+def by_basic(authenticate: Authenticate) -> Check:
+    """HTTP Basic with a key's id and secret."""
+
+    async def check(connection: Connection) -> Principal:
+        try:
+            pair = base64.b64decode(_credentials(connection, "basic"), validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError) as error:
+            raise errors.UnauthenticatedError("the credentials are not Base64") from error
+        client_id, _, secret = pair.partition(":")
+        return await authenticate.check_pair(client_id, secret)
+
+    return check
+
+
+def make_guard(check: Check, cpu: Cpu) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
+    """A guard that leaves the principal in the request's state.
+
+    Handlers say `permissions=(...)`, and `computes=True` when they need the CPU budget.
+    """
+
+    async def admit(connection: Connection, handler: BaseRouteHandler) -> None:
+        principal = await check(connection)
         structlog.contextvars.bind_contextvars(tenant=str(principal.tenant_id))
         principal.require(*handler.opt["permissions"])
         if handler.opt.get("computes"):
@@ -33,3 +89,10 @@ def make_guard(
         connection.state.principal = principal
 
     return admit
+
+
+def _credentials(connection: Connection, wanted: str) -> str:
+    scheme, _, text = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != wanted or not text:
+        raise errors.UnauthenticatedError(f"{wanted} credentials are needed")
+    return text.strip()

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import asyncpg
 import asyncpg.pool
+import msgspec
 
 from oneton.domain.errors import StoreDownError
 from oneton.domain.model import TenantId
@@ -125,6 +126,16 @@ async def one_row(connection: Connection, sql: str, *arguments: object) -> async
     row = await connection.fetchrow(sql, *arguments)
     assert row is not None
     return row
+
+
+def write_json(value: msgspec.Raw | None) -> str | None:
+    """An argument for a jsonb column."""
+    return None if value is None else bytes(value).decode()
+
+
+def read_json(column: str | None) -> msgspec.Raw | None:
+    """What a jsonb column holds, as it is."""
+    return None if column is None else msgspec.Raw(column.encode())
 
 
 async def keep_as_is(_connection: object) -> None:

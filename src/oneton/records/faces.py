@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -12,17 +13,24 @@ from numpy.typing import NDArray
 
 from oneton.domain.errors import ConflictError, NotFoundError
 from oneton.domain.model import (
+    NO_NOTE,
     Changes,
     Embedding,
     Face,
     FaceId,
     FaceNo,
+    FaceNote,
+    FaceSource,
     Gallery,
     GalleryId,
+    GalleryKind,
     SecondPack,
     TenantId,
+    image_key,
 )
-from oneton.records.database import Connection, Database, one_row
+from oneton.domain.requests import RequestState
+from oneton.domain.screening import FaceDetails
+from oneton.records.database import Connection, Database, one_row, read_json, write_json
 from oneton.records.galleries import lock_gallery, move_head
 from oneton.records.templates import decode_templates, encode_template
 
@@ -143,6 +151,87 @@ class Faces:
             )
         return [_face(row) for row in rows]
 
+    async def details(
+        self, tenant: TenantId, face_ids: Sequence[FaceId]
+    ) -> dict[FaceId, FaceDetails]:
+        """What is known of those of these face records that are still there."""
+        rows = await self._database.fetch(
+            "select * from oneton_face_details($1, $2)", tenant, list(face_ids)
+        )
+        return {FaceId(row["face_id"]): _details(row) for row in rows}
+
+    async def listed(
+        self,
+        tenant: TenantId,
+        gallery: Gallery,
+        *,
+        after: FaceId | None,
+        limit: int,
+        external_id: str | None = None,
+        has_image: bool | None = None,
+    ) -> list[FaceDetails]:
+        """Face records of a gallery in order of id, the first `limit` after `after`.
+
+        Args:
+            external_id: only those with this one.
+            has_image: only those with, or without, an image.
+        """
+        async with self._database.transaction(tenant) as connection:
+            rows = await connection.fetch(
+                """select face_id from face
+                   where gallery_no = $1 and face_id is not null
+                     and ($2::uuid is null or face_id > $2)
+                     and ($4::text is null or external_id = $4)
+                     and ($5::boolean is null or (image_erased_at is null) = $5)
+                   order by face_id limit $3""",
+                gallery.gallery_no,
+                after,
+                limit,
+                external_id,
+                has_image,
+            )
+        found = await self.details(tenant, [FaceId(row["face_id"]) for row in rows])
+        return [found[row["face_id"]] for row in rows if row["face_id"] in found]
+
+    async def of_reference(
+        self,
+        tenant: TenantId,
+        *,
+        external_id: str | None = None,
+        request_id: UUID | None = None,
+    ) -> list[FaceDetails]:
+        """Face records in any gallery with this external id, or of this saved call."""
+        async with self._database.transaction(tenant) as connection:
+            rows = await connection.fetch(
+                """select face_id from face join gallery using (gallery_no)
+                   where (external_id = $1 or request_id = $2) and face_id is not null
+                   order by face_id""",
+                external_id,
+                request_id,
+            )
+        found = await self.details(tenant, [FaceId(row["face_id"]) for row in rows])
+        return [found[row["face_id"]] for row in rows if row["face_id"] in found]
+
+    async def change_note(self, tenant: TenantId, face_id: FaceId, note: FaceNote) -> None:
+        """Replace what goes with a face record.
+
+        Raises:
+            NotFoundError: the tenant has none of this id.
+        """
+        async with self._database.transaction(tenant) as connection:
+            done = await connection.fetchval(
+                """update face set external_id = $2, metadata = $3, source = $4, request_id = $5
+                   where face_id = $1 and gallery_no in (select gallery_no from gallery)
+                   returning true""",
+                face_id,
+                note.external_id,
+                write_json(note.metadata),
+                None if note.source is None else str(note.source),
+                note.request_id,
+            )
+        if not done:
+            raise NotFoundError("face record", face_id)
+
     async def erase_image(self, tenant: TenantId, face_id: FaceId) -> Face:
         """Note that a face record's image is no more; again is no error.
 
@@ -203,6 +292,7 @@ class LockedGallery:
         *,
         content_type: str,
         idempotency_key: str | None,
+        note: FaceNote = NO_NOTE,
     ) -> int:
         """Insert a face record and its templates; return the head it was added at.
 
@@ -231,8 +321,9 @@ class LockedGallery:
             await self._connection.execute(
                 """with added as (
                      insert into face (tenant_id, gallery_no, added_at_head, face_id,
-                       image_content_type, idempotency_key)
-                     values ($1, $2, $3, $4, $5, $6) returning face_no)
+                       image_content_type, idempotency_key, external_id, metadata, source,
+                       request_id)
+                     values ($1, $2, $3, $4, $5, $6, $9, $10, $11, $12) returning face_no)
                    insert into template (model_pack_no, face_no, tenant_id, embedding)
                    select model_pack_no, face_no, $1, embedding from added
                    cross join unnest($7::bigint[], $8::bytea[]) as t (model_pack_no, embedding)""",
@@ -244,6 +335,10 @@ class LockedGallery:
                 idempotency_key,
                 list(made),
                 [encode_template(each) for each in made.values()],
+                note.external_id,
+                write_json(note.metadata),
+                None if note.source is None else str(note.source),
+                note.request_id,
             )
         except asyncpg.UniqueViolationError as error:
             raise ConflictError(f"a face was enrolled as {idempotency_key} already") from error
@@ -266,7 +361,8 @@ class LockedGallery:
         await self._connection.execute("delete from template where face_no = $1", face_no)
         await self._connection.execute(
             """update face set removed_at_head = $2, face_id = null, image_content_type = null,
-                 image_erased_at = null, idempotency_key = null, created_at = null
+                 image_erased_at = null, idempotency_key = null, created_at = null,
+                 external_id = null, metadata = null, source = null, request_id = null
                where face_no = $1""",
             face_no,
             head,
@@ -310,4 +406,38 @@ def _face(row: asyncpg.Record) -> Face:
         has_image=row["image_erased_at"] is None,
         content_type=row["image_content_type"],
         created_at=row["created_at"],
+        note=read_note(row),
+    )
+
+
+def _details(row: asyncpg.Record) -> FaceDetails:
+    gallery_id, face_id = GalleryId(row["gallery_id"]), FaceId(row["face_id"])
+    state = row["request_state"]
+    return FaceDetails(
+        face_id=face_id,
+        gallery_id=gallery_id,
+        kind=GalleryKind(row["kind"]),
+        image_key=(
+            image_key(TenantId(row["tenant_id"]), gallery_id, face_id)
+            if row["image_erased_at"] is None
+            else None
+        ),
+        created_at=row["created_at"],
+        note=read_note(row),
+        request_id=row["request_id"] if state is not None else None,
+        request_number=row["request_number"],
+        request_public_id=row["request_public_id"],
+        request_kind=row["request_kind"],
+        request_dialect=row["request_dialect"],
+        request_state=None if state is None else RequestState(state),
+    )
+
+
+def read_note(row: asyncpg.Record) -> FaceNote:
+    """What goes with a face record of this row."""
+    return FaceNote(
+        external_id=row["external_id"],
+        metadata=read_json(row["metadata"]),
+        source=None if row["source"] is None else FaceSource(row["source"]),
+        request_id=row["request_id"],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 import msgspec
+from uuid_utils.compat import uuid7
 
 from oneton.domain.errors import ConflictError, NotFoundError
 from oneton.domain.model import (
@@ -11,6 +12,7 @@ from oneton.domain.model import (
     Gallery,
     GalleryId,
     GalleryKind,
+    Job,
     NewGallery,
     QualityFloor,
     Score,
@@ -18,6 +20,8 @@ from oneton.domain.model import (
     TenantId,
 )
 from oneton.records.database import Connection, Database, one_row
+
+DELETE_GALLERY = "delete_gallery"
 
 
 class FaceCounts(msgspec.Struct, frozen=True):
@@ -86,6 +90,57 @@ class Galleries:
             )
         return read_gallery(row)
 
+    async def change(
+        self,
+        tenant: TenantId,
+        gallery: Gallery,
+        *,
+        description: str,
+        threshold: Score,
+        target_fpir: float | None,
+    ) -> Gallery:
+        """Set what may be changed of a gallery."""
+        async with self._database.transaction(tenant) as connection:
+            row = await one_row(
+                connection,
+                """update gallery set description = $2, threshold = $3, target_fpir = $4
+                   where gallery_no = $1 returning *""",
+                gallery.gallery_no,
+                description,
+                threshold,
+                target_fpir,
+            )
+        return read_gallery(row)
+
+    async def delete(self, tenant: TenantId, gallery: Gallery) -> Job:
+        """Hide a gallery from everybody, and put down the job that erases what it holds.
+
+        Raises:
+            ConflictError: it is being re-embedded.
+        """
+        async with self._database.transaction(tenant) as connection:
+            gallery_no = await connection.fetchval(
+                "select oneton_delete_gallery($1, $2)", tenant, gallery.gallery_id
+            )
+            if gallery_no is None:
+                raise ConflictError(f"gallery {gallery.gallery_id} is being re-embedded")
+            await connection.execute(
+                "select pg_notify('oneton_head', $1)", f"{tenant} {gallery.gallery_id}"
+            )
+            row = await one_row(
+                connection,
+                """insert into job (job_id, tenant_id, kind, subject, subject_no, total)
+                   values ($1, $2, $3, $4, $5, (
+                     select count(*) from face where gallery_no = $5 and face_id is not null))
+                   returning *""",
+                uuid7(),
+                tenant,
+                DELETE_GALLERY,
+                gallery.gallery_id,
+                gallery_no,
+            )
+        return read_job(row)
+
     async def count(self, tenant: TenantId, gallery: Gallery) -> FaceCounts:
         """How many faces a gallery has."""
         async with self._database.transaction(tenant) as connection:
@@ -115,8 +170,8 @@ async def insert_gallery(
     row = await one_row(
         connection,
         """insert into gallery (tenant_id, gallery_id, kind, model_pack_no, threshold,
-             floor_size_px, floor_sharpness, floor_exposure, target_fpir)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning *""",
+             floor_size_px, floor_sharpness, floor_exposure, target_fpir, description)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) returning *""",
         tenant,
         gallery,
         str(new.kind),
@@ -126,6 +181,7 @@ async def insert_gallery(
         new.floor.sharpness,
         new.floor.exposure,
         new.target_fpir,
+        new.description,
     )
     return read_gallery(row)
 
@@ -157,6 +213,11 @@ async def move_head(connection: Connection, gallery: Gallery) -> int:
     return head
 
 
+def read_job(row: asyncpg.Record) -> Job:
+    """A job of its row."""
+    return Job(**{name: row[name] for name in Job.__struct_fields__})
+
+
 def read_gallery(row: asyncpg.Record) -> Gallery:
     """A gallery of its row."""
     return Gallery(
@@ -171,6 +232,8 @@ def read_gallery(row: asyncpg.Record) -> Gallery:
             row["floor_size_px"], row["floor_sharpness"], row["floor_exposure"]
         ),
         target_fpir=row["target_fpir"],
+        description=row["description"],
+        created_at=row["created_at"],
         second_pack_no=row["second_pack_no"],
         model_fill=row["model_fill"],
         second_fill=row["second_fill"],

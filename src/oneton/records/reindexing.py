@@ -326,12 +326,15 @@ class Reindexing:
                         and f.image_erased_at is not null),
                     kept as (
                       insert into reindex_drop (run_id, tenant_id, gallery_no, face_no, face_id,
-                        image_content_type, image_erased_at, idempotency_key, created_at)
+                        image_content_type, image_erased_at, idempotency_key, created_at,
+                        external_id, metadata, source, request_id)
                       select $4, tenant_id, gallery_no, face_no, face_id, image_content_type,
-                        image_erased_at, idempotency_key, created_at from gone)
+                        image_erased_at, idempotency_key, created_at,
+                        external_id, metadata, source, request_id from gone)
                     update face set removed_at_head = gone.at, face_id = null,
                       image_content_type = null, image_erased_at = null, idempotency_key = null,
-                      created_at = null
+                      created_at = null, external_id = null, metadata = null, source = null,
+                      request_id = null
                     from gone where face.face_no = gone.face_no returning face.face_no""",  # noqa: S608
                 work.gallery_no,
                 work.to_pack_no,
@@ -366,13 +369,14 @@ class Reindexing:
                 )
             back = await connection.fetch(
                 """insert into face (tenant_id, gallery_no, added_at_head, face_id,
-                     image_content_type, image_erased_at, idempotency_key, created_at)
+                     image_content_type, image_erased_at, idempotency_key, created_at,
+                     external_id, metadata, source, request_id)
                    select tenant_id, gallery_no, $3 + row_number() over (order by face_no), face_id,
                      image_content_type, image_erased_at,
                      case when exists (select from face f where f.gallery_no = $2
                        and f.idempotency_key = d.idempotency_key) then null
                        else idempotency_key end,
-                     created_at
+                     created_at, external_id, metadata, source, request_id
                    from reindex_drop d where run_id = $1 and gallery_no = $2
                    returning face_no, face_id""",
                 work.run_id,

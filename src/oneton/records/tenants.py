@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import asyncpg
+import msgspec
 from uuid_utils.compat import uuid7
 
-from oneton.domain.errors import ConflictError, NotFoundError
+from oneton.domain.errors import ConflictError, NotFoundError, OutOfCreditError
 from oneton.domain.model import (
     DEFAULT_NEW_GALLERY,
     GalleryId,
@@ -17,6 +18,7 @@ from oneton.domain.model import (
     Permission,
     Tenant,
     TenantId,
+    TenantOptions,
 )
 from oneton.records.database import Database, one_row
 from oneton.records.galleries import insert_gallery
@@ -60,6 +62,55 @@ class Tenants:
             _tenant(row) for row in await self._database.fetch("select * from oneton_tenants()")
         ]
 
+    async def read(self, tenant: TenantId) -> Tenant:
+        """One tenant.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        async with self._database.transaction(tenant) as connection:
+            row = await connection.fetchrow("select * from tenant")
+        if row is None:
+            raise NotFoundError("tenant", tenant)
+        return _tenant(row)
+
+    async def by_public_id(self, public_id: str) -> Tenant:
+        """The tenant that dialects call so.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        rows = await self._database.fetch("select * from oneton_tenant_by_public_id($1)", public_id)
+        if not rows:
+            raise NotFoundError("tenant", public_id)
+        return _tenant(rows[0])
+
+    async def set_options(self, tenant: TenantId, options: TenantOptions) -> None:
+        """Replace what a tenant has set."""
+        async with self._database.transaction(tenant) as connection:
+            await connection.execute(
+                "update tenant set options = $1", msgspec.json.encode(options).decode()
+            )
+
+    async def set_credits(self, tenant: TenantId, balance: int | None) -> None:
+        """Set how many calls may still be made; None is without end."""
+        async with self._database.transaction(tenant) as connection:
+            await connection.execute("update tenant set credits = $1", balance)
+
+    async def spend(self, tenant: TenantId, amount: int = 1) -> None:
+        """Take credits off a balance; a negative amount gives them back.
+
+        Raises:
+            OutOfCreditError: there are fewer.
+        """
+        async with self._database.transaction(tenant) as connection:
+            done = await connection.execute(
+                "update tenant set credits = credits - $1 where credits is null or credits >= $1",
+                amount,
+            )
+        if done == "UPDATE 0":
+            raise OutOfCreditError
+
     async def named(self, name: str) -> Tenant:
         """The tenant of this name.
 
@@ -85,18 +136,21 @@ class Keys:
         *,
         label: str,
         permissions: Sequence[Permission],
+        sandbox: bool = False,
     ) -> Key:
         """Add a key."""
         async with self._database.transaction(tenant) as connection:
             row = await one_row(
                 connection,
-                """insert into api_key (key_id, tenant_id, label, secret_sha256, permissions)
-                   values ($1, $2, $3, $4, $5) returning *""",
+                """insert into api_key
+                     (key_id, tenant_id, label, secret_sha256, permissions, sandbox)
+                   values ($1, $2, $3, $4, $5, $6) returning *""",
                 uuid7(),
                 tenant,
                 label,
                 secret_sha256,
                 [str(permission) for permission in permissions],
+                sandbox,
             )
         return _key(row)
 
@@ -120,6 +174,17 @@ class Keys:
             )
         if not revoked:
             raise NotFoundError("key", key_id)
+
+    async def find_secret(self, secret_sha256: bytes) -> Key:
+        """The key of any tenant that has this secret.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        rows = await self._database.fetch("select * from oneton_key_by_secret($1)", secret_sha256)
+        if not rows:
+            raise NotFoundError("key", "of this secret")
+        return _key(rows[0])
 
     async def find(self, key_id: UUID) -> tuple[Key, bytes]:
         """A key of any tenant and the SHA-256 of its secret.
@@ -150,6 +215,9 @@ def _tenant(row: asyncpg.Record) -> Tenant:
         tenant_id=TenantId(row["tenant_id"]),
         name=row["name"],
         created_at=row["created_at"],
+        public_id=row["public_id"],
+        credits=row["credits"],
+        options=msgspec.json.decode(row["options"], type=TenantOptions),
     )
 
 
@@ -161,4 +229,5 @@ def _key(row: asyncpg.Record) -> Key:
         permissions=tuple(Permission(permission) for permission in row["permissions"]),
         created_at=row["created_at"],
         revoked_at=row["revoked_at"],
+        sandbox=row["sandbox"],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,12 +26,14 @@ class Picture:
         accepted: the content types that the caller's dialect allows.
         rotate: look for upright faces at every right angle.
         attributes: estimate age and gender.
+        liveness: assess it, where there is a model.
     """
 
     data: bytes
     accepted: tuple[str, ...] = ALL_TYPES
     rotate: bool = False
     attributes: bool = False
+    liveness: bool = False
 
 
 Ranking = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -58,20 +61,38 @@ class Analyse:
         """
         return await self.cpu.run(partial(self._analyse_and_search, picture, index, k))
 
+    async def and_search_each(
+        self, picture: Picture, indexes: Sequence[GalleryIndex], k: int
+    ) -> tuple[Analysis, list[Ranking | None]]:
+        """The same with several indexes of one model pack."""
+        return await self.cpu.run(partial(self._analyse_and_search_each, picture, indexes, k))
+
     def _analyse(self, picture: Picture) -> Analysis:
         return self.analyser.analyse(
             picture.data,
             accepted=picture.accepted,
             rotate=picture.rotate,
             attributes=picture.attributes,
+            liveness=picture.liveness,
         )
 
     def _analyse_and_search(
         self, picture: Picture, index: GalleryIndex, k: int
     ) -> tuple[Analysis, Ranking | None]:
+        analysis, rankings = self._analyse_and_search_each(picture, (index,), k)
+        return analysis, rankings[0]
+
+    def _analyse_and_search_each(
+        self, picture: Picture, indexes: Sequence[GalleryIndex], k: int
+    ) -> tuple[Analysis, list[Ranking | None]]:
         analysis = self._analyse(picture)
+        probes = analysis.embedding[np.newaxis]
         with stage("search"):
-            try:
-                return analysis, index.search(analysis.embedding[np.newaxis], k)
-            except SnapshotError:
-                return analysis, None
+            return analysis, [_search(index, probes, k) for index in indexes]
+
+
+def _search(index: GalleryIndex, probes: NDArray[np.float32], k: int) -> Ranking | None:
+    try:
+        return index.search(probes, k)
+    except SnapshotError:
+        return None

@@ -38,6 +38,7 @@ class Principal(msgspec.Struct, frozen=True):
     tenant_id: TenantId
     key_id: UUID
     permissions: frozenset[Permission]
+    sandbox: bool = False
 
     def require(self, *needed: Permission) -> None:
         """Raise ForbiddenError for the first permission that is not held."""
@@ -53,12 +54,25 @@ class CreateKey:
     keys: Keys
 
     async def __call__(
-        self, tenant: TenantId, *, label: str, permissions: Sequence[Permission]
+        self,
+        tenant: TenantId,
+        *,
+        label: str,
+        permissions: Sequence[Permission],
+        sandbox: bool = False,
+        as_uuid: bool = False,
     ) -> tuple[Key, str]:
-        """The key and its secret, 256 random bits as text."""
+        """The key and its secret.
+
+        Args:
+            sandbox: calls with it are checked, answered alike, and kept nowhere.
+            as_uuid: the secret has the form of a UUID, of 122 random bits; else it is 256 as text.
+        """
         # Hexadecimal, for a secret that begins with a dash is an option on a command line.
-        secret = secrets.token_hex(32)
-        key = await self.keys.create(tenant, _digest(secret), label=label, permissions=permissions)
+        secret = str(uuid4()) if as_uuid else secrets.token_hex(32)
+        key = await self.keys.create(
+            tenant, _digest(secret), label=label, permissions=permissions, sandbox=sandbox
+        )
         return key, secret
 
 
@@ -74,6 +88,7 @@ class Authenticate:
     signing_secret: bytes
     _seen: dict[UUID, tuple[float, Key]] = field(default_factory=dict)
     _signed: dict[str, tuple[float, UUID]] = field(default_factory=dict)
+    _secrets: dict[bytes, tuple[float, Key]] = field(default_factory=dict)
 
     async def issue(self, client_id: str, client_secret: str) -> Token:
         """Exchange a key's id and secret for a token.
@@ -109,9 +124,37 @@ class Authenticate:
             key = await self._key(self._signed_for(token))
         except (jwt.InvalidTokenError, ValueError, NotFoundError) as error:
             raise UnauthenticatedError("the token is not valid") from error
-        if key.revoked_at is not None:
-            raise UnauthenticatedError("the key was revoked")
-        return Principal(key.tenant_id, key.key_id, frozenset(key.permissions))
+        return _principal(key)
+
+    async def check_secret(self, secret: str) -> Principal:
+        """Whose key has this secret; for dialects that send nothing else.
+
+        Raises:
+            UnauthenticatedError: it is no key's, or its key was revoked.
+        """
+        digest = _digest(secret)
+        asked_s = time.monotonic()
+        seen_s, key = self._secrets.get(digest, (-KEY_HOLDS_S, None))
+        if key is None or asked_s - seen_s >= KEY_HOLDS_S:
+            if len(self._secrets) >= KEYS_SEEN:
+                self._secrets.clear()
+            try:
+                key = await self.keys.find_secret(digest)
+            except NotFoundError as error:
+                raise UnauthenticatedError("the key is not valid") from error
+            self._secrets[digest] = (asked_s, key)
+        return _principal(key)
+
+    async def check_pair(self, client_id: str, client_secret: str) -> Principal:
+        """Whose key has this id and this secret.
+
+        Raises:
+            UnauthenticatedError: they are not those of a key in force.
+        """
+        principal = await self.check_secret(client_secret)
+        if not hmac.compare_digest(str(principal.key_id).encode(), client_id.lower().encode()):
+            raise UnauthenticatedError("unknown client or wrong secret")
+        return principal
 
     def _signed_for(self, token: str) -> UUID:
         """The key that a token of ours was issued to; a signature is checked once."""
@@ -139,6 +182,12 @@ class Authenticate:
             key, _ = await self.keys.find(key_id)
             self._seen[key_id] = (asked_s, key)
         return key
+
+
+def _principal(key: Key) -> Principal:
+    if key.revoked_at is not None:
+        raise UnauthenticatedError("the key was revoked")
+    return Principal(key.tenant_id, key.key_id, frozenset(key.permissions), key.sandbox)
 
 
 def _digest(secret: str) -> bytes:

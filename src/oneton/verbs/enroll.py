@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from time import monotonic
@@ -13,6 +14,7 @@ from uuid_utils.compat import uuid7
 from oneton.biometrics.quality import check as check_quality
 from oneton.domain.errors import ConflictError, ProbeError, StoreDownError, UnavailableError
 from oneton.domain.model import (
+    NO_NOTE,
     Analysis,
     Candidate,
     Cosine,
@@ -20,6 +22,7 @@ from oneton.domain.model import (
     Enrolment,
     FaceId,
     FaceNo,
+    FaceNote,
     Gallery,
     GalleryId,
     Score,
@@ -104,12 +107,16 @@ class Enroll:
         *,
         if_missing: bool,
         idempotency_key: str | None = None,
+        note: FaceNote = NO_NOTE,
+        known: Mapping[int, Analysis] | None = None,
     ) -> Enrolment:
         """Add the largest face in a picture.
 
         Args:
             if_missing: return the matching record when there is one.
             idempotency_key: a second call with the same key returns the first call's record.
+            note: what goes with a record that is added.
+            known: analyses of this very picture, by the number of the model pack.
 
         Raises:
             ProbeError: the picture cannot be used, or is below the gallery's floor.
@@ -119,21 +126,37 @@ class Enroll:
         """
         while True:
             current = await self.catch_up(tenant, gallery_id)
-            probe = await self._embed(current, picture)
+            probe = await self._embed(current, picture, known or {}, search=if_missing)
             enrolment = await self._search_and_add(
-                tenant, current, probe, if_missing=if_missing, idempotency_key=idempotency_key
+                tenant,
+                current,
+                probe,
+                if_missing=if_missing,
+                idempotency_key=idempotency_key,
+                note=note,
             )
             if enrolment is not None:
                 return enrolment
 
-    async def _embed(self, current: Current, picture: Picture) -> _Probe:
+    async def _embed(
+        self, current: Current, picture: Picture, known: Mapping[int, Analysis], *, search: bool
+    ) -> _Probe:
         """Analyse under each of the gallery's packs, and search under the index's."""
         model = await self.load_model(current.pack_no)
         head = current.index.head
-        analysis, ranking = await model.analyse.and_search(picture, current.index, 1)
+        found, ranking = known.get(current.pack_no), None
+        if found is not None and search:
+            ranking = await self.find.search(current, found.embedding, 1)
+        elif found is None and search:
+            found, ranking = await model.analyse.and_search(picture, current.index, 1)
+        elif found is None:
+            found = await model.analyse(picture)
+        analysis = found
         embeddings: dict[int, Embedding | None] = {current.pack_no: analysis.embedding}
         for pack_no in current.gallery.pack_nos:
-            if pack_no not in embeddings:
+            if pack_no in known:
+                embeddings[pack_no] = known[pack_no].embedding
+            elif pack_no not in embeddings:
                 embeddings[pack_no] = await self._embed_second(pack_no, picture)
         return _Probe(picture, analysis, model, embeddings, ranking, head)
 
@@ -154,12 +177,13 @@ class Enroll:
         *,
         if_missing: bool,
         idempotency_key: str | None,
+        note: FaceNote,
     ) -> Enrolment | None:
         """None when the gallery's packs changed, so that the picture has to be embedded anew."""
         analysis, ranking, head = probe.analysis, probe.ranking, probe.head
         gallery_id = current.gallery.gallery_id
         while True:
-            if ranking is None:
+            if ranking is None and if_missing:
                 current = await self.catch_up(tenant, gallery_id)
                 if not probe.fits(current):
                     return None
@@ -173,7 +197,7 @@ class Enroll:
             structlog.contextvars.bind_contextvars(
                 threshold=round(threshold, 2), model_pack=probe.model.pack.name
             )
-            if if_missing:
+            if ranking is not None and if_missing:
                 best = await self.find(
                     tenant,
                     current,
@@ -185,11 +209,14 @@ class Enroll:
                 if best:
                     return _existing(best[0], analysis)
             check_quality(analysis.faces[0].quality, current.gallery.quality_floor)
-            done = await self._add(
-                current, probe, threshold, head if if_missing else None, idempotency_key
-            )
+            searched = head if if_missing else None
+            done = await self._add(current, probe, threshold, searched, idempotency_key, note)
             if done is not None:
                 return done
+            if not if_missing:
+                current = await self.catch_up(tenant, gallery_id)
+                if not probe.fits(current):
+                    return None
             ranking = None
 
     async def enrolled_before(
@@ -205,6 +232,7 @@ class Enroll:
         threshold: Score,
         searched_head: int | None,
         idempotency_key: str | None,
+        note: FaceNote,
     ) -> Enrolment | None:
         """Store the image, then decide and insert under the gallery's lock.
 
@@ -230,6 +258,7 @@ class Enroll:
                         {no: probe.embeddings[no] for no in locked.gallery.pack_nos},
                         content_type=analysis.content_type,
                         idempotency_key=idempotency_key,
+                        note=note,
                     )
         if verdict is Verdict.FREE:
             return Enrolment(face_id, added=True, score=None, faces=analysis.faces)

@@ -5,12 +5,26 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from oneton.biometrics.calibration import match_level
-from oneton.domain.model import Cosine, Verification
+from oneton.domain.errors import ProbeError
+from oneton.domain.model import Analysis, Cosine, Verification
 from oneton.verbs.analyse import Picture
-from oneton.verbs.load_model import LoadModel
+from oneton.verbs.load_model import LoadModel, Model
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """What came of each picture, and of both when both can be used.
+
+    Attributes:
+        source: its analysis, or why it cannot be used; so is `target`.
+    """
+
+    source: Analysis | ProbeError
+    target: Analysis | ProbeError
+    verification: Verification | None
 
 
 @dataclass(frozen=True)
@@ -33,12 +47,32 @@ class Verify:
         finally:
             for task in both:
                 task.cancel()
-        cosine = Cosine(float(np.clip(first.embedding @ second.embedding, -1, 1)))
-        score = model.calibration.score(cosine)
-        return Verification(
-            score=score,
-            match_level=match_level(score),
-            cosine=cosine,
-            source=first.faces,
-            target=second.faces,
+        return _verification(model, first, second)
+
+    async def outcomes(self, source: Picture, target: Picture) -> Comparison:
+        """The same, and with a picture that cannot be used say which it is.
+
+        Raises:
+            UnavailableError: try again.
+        """
+        model = await self.load_model(self.load_model.own_no)
+        found = await asyncio.gather(
+            model.analyse(source), model.analyse(target), return_exceptions=True
         )
+        for each in found:
+            if isinstance(each, BaseException) and not isinstance(each, ProbeError):
+                raise each
+        first, second = found
+        assert isinstance(first, Analysis | ProbeError)
+        assert isinstance(second, Analysis | ProbeError)
+        if isinstance(first, ProbeError) or isinstance(second, ProbeError):
+            return Comparison(first, second, None)
+        return Comparison(first, second, _verification(model, first, second))
+
+
+def _verification(model: Model, source: Analysis, target: Analysis) -> Verification:
+    cosine = Cosine(float(np.clip(source.embedding @ target.embedding, -1, 1)))
+    score = model.calibration.score(cosine)
+    return Verification(
+        score=score, match_level=match_level(score), cosine=cosine, source=source, target=target
+    )

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from litestar import Request, Router
 from litestar.di import Provide
 
+from oneton.edge.guards import by_token_or_secret, make_guard
 from oneton.edge.native.problems import reply_problem
 from oneton.edge.native.reindex_runs import Caller, list_reindex_runs, show_reindex_run
-from oneton.edge.tokens import make_guard
-from oneton.verbs.authenticate import Authenticate
-from oneton.verbs.cpu import Cpu
-from oneton.verbs.follow_reindex import FollowReindex
+from oneton.edge.platform import Platform
 
-__all__ = ["Native", "make_router"]
+__all__ = ["make_router", "reply_problem"]
 
 
-@dataclass(frozen=True)
-class Native:
-    """The verbs that this API translates to."""
-
-    authenticate: Authenticate
-    cpu: Cpu
-    follow_reindex: FollowReindex
-
-
-def make_router(verbs: Native) -> Router:
+def make_router(verbs: Platform) -> Router:
     """The API's routes."""
 
     def provide_caller(request: Request[Any, Any, Any]) -> Caller:
@@ -36,7 +24,7 @@ def make_router(verbs: Native) -> Router:
     return Router(
         "/v1",
         route_handlers=[list_reindex_runs, show_reindex_run],
-        guards=[make_guard(verbs.authenticate, verbs.cpu)],
+        guards=[make_guard(by_token_or_secret(verbs.authenticate), verbs.cpu)],
         dependencies={"caller": Provide(provide_caller, sync_to_thread=False)},
         exception_handlers={Exception: reply_problem},
         security=[{"token": list[str]()}],

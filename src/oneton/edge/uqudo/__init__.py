@@ -7,10 +7,10 @@ from typing import Any
 from litestar import Request, Router
 from litestar.di import Provide
 
-from oneton.edge.tokens import make_guard
+from oneton.edge.guards import by_token, make_guard
+from oneton.edge.platform import Platform
 from oneton.edge.uqudo.faces import (
     Caller,
-    Uqudo,
     delete_photo,
     insert_face,
     match_faces,
@@ -20,10 +20,10 @@ from oneton.edge.uqudo.refusals import BODY_LIMIT_BYTES, reply_error
 from oneton.edge.uqudo.tokens import issue_token
 from oneton.verbs.authenticate import Authenticate
 
-__all__ = ["Uqudo", "make_router", "reply_error"]
+__all__ = ["make_router", "reply_error"]
 
 
-def make_router(verbs: Uqudo) -> Router:
+def make_router(verbs: Platform) -> Router:
     """The dialect's routes."""
 
     def provide_authenticate() -> Authenticate:
@@ -44,7 +44,7 @@ def make_router(verbs: Uqudo) -> Router:
             Router(
                 "/",
                 route_handlers=[match_faces, search_face, insert_face, delete_photo],
-                guards=[make_guard(verbs.authenticate, verbs.cpu)],
+                guards=[make_guard(by_token(verbs.authenticate), verbs.cpu)],
                 dependencies={"caller": Provide(provide_caller, sync_to_thread=False)},
             ),
         ],

@@ -16,6 +16,7 @@ from litestar.params import FromPath, JSONBody
 from oneton.domain import errors
 from oneton.domain.model import DEFAULT_GALLERY, FaceId, Permission
 from oneton.edge.pictures import InvalidBase64Error, decode_base64
+from oneton.edge.platform import Platform
 from oneton.edge.uqudo.refusals import BadRequestError, refusals
 from oneton.edge.uqudo.wire import (
     DEFAULT_MATCH_LEVEL,
@@ -26,35 +27,18 @@ from oneton.edge.uqudo.wire import (
     SearchRequest,
 )
 from oneton.verbs.analyse import Picture
-from oneton.verbs.authenticate import Authenticate, Principal
-from oneton.verbs.cpu import Cpu
-from oneton.verbs.enroll import Enroll
-from oneton.verbs.erase import Erase
-from oneton.verbs.identify import Identify
-from oneton.verbs.verify import Verify
+from oneton.verbs.authenticate import Principal
 
 IMAGE_LIMIT_BYTES = 5 * 1024 * 1024
 ACCEPTED = ("image/jpeg", "image/png")
 BEARER = [{"token": list[str]()}]
 
 
-@dataclass(frozen=True)
-class Uqudo:
-    """The verbs that this dialect translates to."""
-
-    authenticate: Authenticate
-    cpu: Cpu
-    identify: Identify
-    enroll: Enroll
-    erase: Erase
-    verify: Verify
-
-
 class Caller(msgspec.Struct, frozen=True):
     """Who asks, and the verbs; one dependency, for Litestar resolves several in a task each."""
 
     principal: Principal
-    verbs: Uqudo
+    verbs: Platform
 
 
 @dataclass

@@ -41,7 +41,9 @@ ERRORS: dict[type[errors.OnetonError], tuple[int, str]] = {
     errors.LicenceError: (500, "INTERNAL_ERROR"),
     errors.UnauthenticatedError: (401, "invalid_token"),
     errors.ForbiddenError: (403, "access_denied"),
+    errors.OutOfCreditError: (403, "access_denied"),
     errors.DeniedError: (401, "invalid_token"),
+    errors.RateLimitedError: (429, "RATE_LIMITED"),
     errors.BusyError: (503, "BUSY"),
     errors.IndexLoadingError: (503, "BUSY"),
     errors.SnapshotError: (503, "BUSY"),
@@ -59,6 +61,7 @@ REASONS = {
     405: "Method Not Allowed",
     413: "Payload Too Large",
     415: "Unsupported Media Type",
+    429: "Too Many Requests",
     500: "Internal Server Error",
     503: "Service Unavailable",
 }

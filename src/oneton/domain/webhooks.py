@@ -1,0 +1,60 @@
+"""Webhooks: where a tenant's events go, and what became of each."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from oneton.domain.model import TenantId
+
+
+class WebhookEndpoint(msgspec.Struct, frozen=True):
+    """An address that is told of events.
+
+    Attributes:
+        dialect: whose form the events have: `didit`, `veriflow` or `native`.
+        secret: what deliveries are signed with; shown once.
+        events: types that it is told of; none is all.
+    """
+
+    endpoint_id: UUID
+    tenant_id: TenantId
+    dialect: str
+    url: str
+    secret: str
+    label: str = ""
+    events: tuple[str, ...] = ()
+    enabled: bool = True
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One event on its way to one endpoint.
+
+    Attributes:
+        event_id: the same at every attempt, for the receiver to know it again.
+        body: JSON object, without what is put in at each attempt.
+        attempts: made so far, the one under way included.
+        next_at: of the next attempt; None once it is over.
+    """
+
+    delivery_id: UUID
+    tenant_id: TenantId
+    endpoint_id: UUID
+    dialect: str
+    url: str
+    secret: str
+    event_id: UUID
+    event_type: str
+    body: msgspec.Raw
+    test: bool
+    attempts: int
+    next_at: datetime | None
+    delivered_at: datetime | None
+    dropped_at: datetime | None
+    last_status: int | None
+    last_error: str | None
+    created_at: datetime

@@ -1,0 +1,22 @@
+"""Pictures by short-lived links."""
+
+from __future__ import annotations
+
+from litestar import Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+
+from oneton.verbs.make_links import MakeLinks
+
+
+@get("/media/{token:str}", operation_id="media", summary="A picture by its link", tags=["media"])
+async def show_picture(
+    token: FromPath[str], make_links: NamedDependency[MakeLinks]
+) -> Response[bytes]:
+    """Show the picture that a link is of; 404 once its time is over."""
+    data, content_type = await make_links.read(token)
+    return Response(
+        data,
+        media_type=content_type,
+        headers={"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"},
+    )

@@ -1,0 +1,50 @@
+"""Everything that a dialect may translate to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oneton.settings import Settings
+from oneton.verbs.answer_once import AnswerOnce
+from oneton.verbs.authenticate import Authenticate
+from oneton.verbs.browse_faces import BrowseFaces
+from oneton.verbs.check_health import CheckHealth
+from oneton.verbs.cpu import Cpu
+from oneton.verbs.enroll import Enroll
+from oneton.verbs.erase import Erase
+from oneton.verbs.follow_reindex import FollowReindex
+from oneton.verbs.identify import Identify
+from oneton.verbs.keep_picture import KeepPicture
+from oneton.verbs.limit_rate import LimitRate
+from oneton.verbs.make_links import MakeLinks
+from oneton.verbs.manage_galleries import ManageGalleries
+from oneton.verbs.purge import Purge
+from oneton.verbs.saved_requests import SavedRequests
+from oneton.verbs.screen import Screen
+from oneton.verbs.spend_credit import SpendCredit
+from oneton.verbs.verify import Verify
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The verbs, and the settings that a dialect reads its own switches from."""
+
+    settings: Settings
+    cpu: Cpu
+    authenticate: Authenticate
+    check_health: CheckHealth
+    identify: Identify
+    screen: Screen
+    enroll: Enroll
+    erase: Erase
+    purge: Purge
+    verify: Verify
+    browse_faces: BrowseFaces
+    manage_galleries: ManageGalleries
+    saved_requests: SavedRequests
+    keep_picture: KeepPicture
+    make_links: MakeLinks
+    answer_once: AnswerOnce
+    limit_rate: LimitRate
+    spend_credit: SpendCredit
+    follow_reindex: FollowReindex
