@@ -61,8 +61,8 @@ class Moving(msgspec.Struct):
 
     async def cut_over(self) -> int | None:
         gallery = await self.gallery()
-        assert await self.reindexing.fill(gallery, await self.work())
-        return await self.reindexing.cut_over(gallery, await self.work())
+        assert await self.reindexing.steps.fill(gallery, await self.work())
+        return await self.reindexing.steps.cut_over(gallery, await self.work())
 
     async def add_both(self, row: NDArray[np.float32]) -> FaceId:
         face_id = FaceId(UUID(str(uuid7())))
@@ -98,7 +98,7 @@ async def moving(house: House, database: Database, rng: np.random.Generator) -> 
     await made.reindexing.insert_run(run)
     plan = await made.reindexing.plan(house.gallery, run.to_pack_no)
     assert (plan.faces, plan.to_embed, plan.to_drop, plan.done) == (9, 8, 1, 0)
-    assert await made.reindexing.begin(await made.gallery(), run) == plan
+    assert await made.reindexing.steps.begin(await made.gallery(), run) == plan
     return made
 
 
@@ -154,7 +154,7 @@ async def test_a_rollback_brings_back_what_was_removed_and_keeps_what_came_since
     await moving.cut_over()
     later = await moving.add_both(moving.rows[1])
     assert await names(moving, catch_up, moving.new_no) == [later, *moving.ids[2:]]
-    assert await moving.reindexing.roll_back(await moving.gallery(), await moving.work()) == 1
+    assert await moving.reindexing.steps.roll_back(await moving.gallery(), await moving.work()) == 1
     gallery = await moving.gallery()
     assert (gallery.model_pack_no, gallery.second_pack_no) == (
         moving.house.gallery.model_pack_no,
@@ -168,12 +168,14 @@ async def test_a_rollback_brings_back_what_was_removed_and_keeps_what_came_since
         == (moving.ids[0])
     )
     with pytest.raises(ConflictError):
-        await moving.reindexing.roll_back(gallery, await moving.work())
+        await moving.reindexing.steps.roll_back(gallery, await moving.work())
 
 
 async def test_a_gallery_is_not_cut_over_before_every_image_is_embedded(moving: Moving) -> None:
-    assert not await moving.reindexing.fill(await moving.gallery(), await moving.work())
-    assert await moving.reindexing.cut_over(await moving.gallery(), await moving.work()) is None
+    assert not await moving.reindexing.steps.fill(await moving.gallery(), await moving.work())
+    assert (
+        await moving.reindexing.steps.cut_over(await moving.gallery(), await moving.work()) is None
+    )
     work = await moving.work()
     assert (await moving.reindexing.left(work), work.state) == (8, GalleryState.FILLING)
 
@@ -206,7 +208,7 @@ async def test_failed_images_stay_as_records_and_match_nothing(
     assert await names(moving, catch_up) == moving.ids[4:]
     tenant = moving.house.tenant.tenant_id
     assert (await moving.house.faces.find(tenant, moving.ids[2])).has_image
-    await moving.reindexing.roll_back(await moving.gallery(), await moving.work())
+    await moving.reindexing.steps.roll_back(await moving.gallery(), await moving.work())
     assert await names(moving, catch_up) == [moving.ids[0], *moving.ids[2:]]
 
 
@@ -228,7 +230,7 @@ async def test_a_cancelled_gallery_takes_no_more_templates(
 ) -> None:
     handed = await moving.fill()
     gallery = await moving.gallery()
-    await moving.reindexing.end(gallery, await moving.work(), GalleryState.CANCELLED)
+    await moving.reindexing.steps.end(gallery, await moving.work(), GalleryState.CANCELLED)
     work = await moving.work()
     assert await moving.reindexing.store(work, {handed[0]: moving.rows[0]}, {}) == 0
     assert not await moving.reindexing.clean(work, moving.new_no, 5)
@@ -248,7 +250,7 @@ async def test_a_finished_gallery_forgets_the_old_pack(moving: Moving, database:
     # Not while a rollback may need them.
     assert await moving.reindexing.clean(work, work.from_pack_no, 100)
     assert len(await moving.reindexing.sample(work, 100)) == 8
-    await moving.reindexing.end(await moving.gallery(), work, GalleryState.FINISHED)
+    await moving.reindexing.steps.end(await moving.gallery(), work, GalleryState.FINISHED)
     assert await moving.reindexing.clean(work, work.from_pack_no, 100)
     async with database.transaction(work.tenant_id) as connection:
         rows = await connection.fetch("select distinct model_pack_no from template")
@@ -264,7 +266,7 @@ async def test_purging_a_removed_record_removes_what_is_kept_of_it(
     assert not await moving.reindexing.purge_dropped(moving.house.other.tenant_id, moving.ids[0])
     assert await moving.reindexing.purge_dropped(tenant, moving.ids[0])
     assert not await moving.reindexing.purge_dropped(tenant, moving.ids[0])
-    assert await moving.reindexing.roll_back(await moving.gallery(), await moving.work()) == 0
+    assert await moving.reindexing.steps.roll_back(await moving.gallery(), await moving.work()) == 0
     with pytest.raises(NotFoundError):
         await moving.house.faces.find(tenant, moving.ids[0])
 
@@ -273,10 +275,10 @@ async def test_a_gallery_is_in_one_run_at_a_time(moving: Moving, database: Datab
     again = msgspec.structs.replace(moving.run, run_id=UUID(str(uuid7())))
     await moving.reindexing.insert_run(again)
     with pytest.raises(ConflictError, match="in a run already"):
-        await moving.reindexing.begin(await moving.gallery(), again)
+        await moving.reindexing.steps.begin(await moving.gallery(), again)
     same = msgspec.structs.replace(again, to_pack_no=moving.house.other_gallery.model_pack_no)
     with pytest.raises(ConflictError, match="has this model pack"):
-        await moving.reindexing.begin(moving.house.other_gallery, same)
+        await moving.reindexing.steps.begin(moving.house.other_gallery, same)
     await moving.reindexing.set_run(again.run_id, RunState.CANCELLED)
     assert await moving.reindexing.run_of(None) == again.run_id
 
@@ -307,7 +309,7 @@ async def test_an_old_pack_that_finds_no_face_answers_no_more(
     assert not gallery.answers_under(gallery.second_pack_no or 0)
     assert await names(moving, catch_up) == [face_id, *moving.ids[2:]]
     # A rollback is still possible; the face is there, and matches nothing.
-    assert await moving.reindexing.roll_back(gallery, await moving.work()) == 1
+    assert await moving.reindexing.steps.roll_back(gallery, await moving.work()) == 1
     assert (await moving.house.faces.find(gallery.tenant_id, face_id)).face_id == face_id
 
 
@@ -323,7 +325,7 @@ async def enroll_without_the_new_template(moving: Moving) -> FaceId:
 async def test_a_face_enrolled_without_the_new_template_is_handed_out(moving: Moving) -> None:
     await moving.fill()
     face_id = await enroll_without_the_new_template(moving)
-    assert not await moving.reindexing.fill(await moving.gallery(), await moving.work())
+    assert not await moving.reindexing.steps.fill(await moving.gallery(), await moving.work())
     moving.ids[1] = face_id
     assert len(await moving.fill()) == 1
     assert await moving.cut_over() == 1
@@ -333,7 +335,7 @@ async def test_no_face_lacks_the_new_template_once_an_index_of_it_may_be_loaded(
     moving: Moving,
 ) -> None:
     await moving.fill()
-    assert await moving.reindexing.fill(await moving.gallery(), await moving.work())
+    assert await moving.reindexing.steps.fill(await moving.gallery(), await moving.work())
     with pytest.raises(AssertionError, match="both templates"):
         await enroll_without_the_new_template(moving)
 
@@ -347,14 +349,14 @@ async def test_an_index_of_an_earlier_run_is_not_taken_for_the_new_one(
     await moving.cut_over()
     assert await names(moving, catch_up, moving.new_no) == moving.ids[3:]
     held = next(each for each in catch_up.held() if each.pack_no == moving.new_no)
-    await moving.reindexing.roll_back(await moving.gallery(), await moving.work())
+    await moving.reindexing.steps.roll_back(await moving.gallery(), await moving.work())
     with pytest.raises(IndexLoadingError):
         await catch_up(tenant, DEFAULT_GALLERY, pack_no=moving.new_no)
     while not await moving.reindexing.clean(await moving.work(), moving.new_no, 100):
         pass
     moving.run = msgspec.structs.replace(moving.run, run_id=UUID(str(uuid7())))
     await moving.reindexing.insert_run(moving.run)
-    await moving.reindexing.begin(await moving.gallery(), moving.run)
+    await moving.reindexing.steps.begin(await moving.gallery(), moving.run)
     await moving.fill()
     await moving.cut_over()
     assert not await catch_up.is_of_use(held.identity)

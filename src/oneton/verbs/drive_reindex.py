@@ -126,26 +126,26 @@ class DriveReindex:
             if each.gallery_no == work.gallery_no
         ]
         if now.failed and now.on_failure is OnFailure.STOP:
-            await self.reindexing.stop(work, f"{now.failed} images yield no face")
+            await self.reindexing.steps.stop(work, f"{now.failed} images yield no face")
             log.warning("a reindex stopped", gallery=work.gallery_id, failed=now.failed)
-        elif await self.reindexing.fill(await self._gallery(work), work):
+        elif await self.reindexing.steps.fill(await self._gallery(work), work):
             log.info("a gallery is re-embedded", gallery=work.gallery_id, faces=now.embedded)
 
     async def _cut_over(self, work: Work) -> None:
         """Compare the two indexes, write a snapshot of the new one, then let it answer."""
         if work.compared is None:
             compared, agreed = await self._compare(work)
-            await self.reindexing.note_agreement(work, compared, agreed)
+            await self.reindexing.steps.note_agreement(work, compared, agreed)
             log.info("packs compared", gallery=work.gallery_id, compared=compared, agreed=agreed)
             if agreed < LEAST_AGREEMENT * compared:
                 why = f"nearest neighbours agree for {agreed} of {compared} faces only"
-                await self.reindexing.stop(work, why)
+                await self.reindexing.steps.stop(work, why)
                 return
         await self._load(work, work.to_pack_no)
         for held in self.catch_up.held():
             if held.gallery.gallery_no == work.gallery_no and held.pack_no == work.to_pack_no:
                 await self.keep_up.take_snapshot(held, however_small=False)
-        dropped = await self.reindexing.cut_over(await self._gallery(work), work)
+        dropped = await self.reindexing.steps.cut_over(await self._gallery(work), work)
         if dropped is not None:
             log.info("cut over", gallery=work.gallery_id, dropped=dropped)
 
@@ -197,7 +197,7 @@ class DriveReindex:
         assert work.cut_over_at is not None
         if datetime.now(UTC) - work.cut_over_at < work.keep_old:
             return
-        await self.reindexing.end(await self._gallery(work), work, GalleryState.FINISHED)
+        await self.reindexing.steps.end(await self._gallery(work), work, GalleryState.FINISHED)
         log.info("old pack let go", gallery=work.gallery_id)
 
     async def _gallery(self, work: Work) -> Gallery:

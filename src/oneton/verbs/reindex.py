@@ -158,7 +158,7 @@ class Reindex:
         counts: dict[str, Plan] = {}
         for tenant, gallery in possible:
             try:
-                plan = await self.reindexing.begin(gallery, run)
+                plan = await self.reindexing.steps.begin(gallery, run)
             except OnetonError as error:
                 if not counts and len(possible) == 1:
                     await self.reindexing.set_run(run.run_id, RunState.CANCELLED)
@@ -210,7 +210,7 @@ class Reindex:
         elif not stopped:
             raise ConflictError(f"run {found} is neither paused nor stopped")
         for work in stopped:
-            await self.reindexing.go_on(work, on_failure)
+            await self.reindexing.steps.go_on(work, on_failure)
         await self._note(actor, "resume", found, {})
         return found
 
@@ -224,7 +224,7 @@ class Reindex:
             raise ConflictError(f"run {found} has no gallery that could be cancelled")
         for work in wanted:
             gallery = await self.galleries.read(work.tenant_id, work.gallery_id)
-            await self.reindexing.end(gallery, work, GalleryState.CANCELLED)
+            await self.reindexing.steps.end(gallery, work, GalleryState.CANCELLED)
         if len(wanted) == len(works):
             await self.reindexing.set_run(found, RunState.CANCELLED)
         await self._note(actor, "cancel", found, {"galleries": len(wanted)})
@@ -243,7 +243,7 @@ class Reindex:
         for work in await self.reindexing.works(found):
             if work.state is GalleryState.KEPT and gallery_id in (None, work.gallery_id):
                 gallery = await self.galleries.read(work.tenant_id, work.gallery_id)
-                back[work.gallery_id] = await self.reindexing.roll_back(gallery, work)
+                back[work.gallery_id] = await self.reindexing.steps.roll_back(gallery, work)
         if not back:
             raise ConflictError(f"run {found} has no gallery that could be rolled back")
         await self._note(actor, "rollback", found, {"galleries": back})
