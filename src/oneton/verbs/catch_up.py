@@ -29,6 +29,7 @@ from oneton.verbs.doubt_snapshot import DoubtSnapshot
 
 log = structlog.get_logger()
 
+FOLLOW_EVERY_S = 0.05
 SAID_FACES = 1000
 """Loading a smaller gallery is not worth a line in the log."""
 
@@ -115,6 +116,7 @@ class CatchUp:
         self._doubt = DoubtSnapshot(galleries, faces)
         self._held: OrderedDict[_Key, Loaded] = OrderedDict()
         self._tasks: dict[tuple[str, _Key], asyncio.Task[None]] = {}
+        self._heard: set[_Key] = set()
         self.size_bytes = 0
 
     async def __call__(
@@ -191,7 +193,8 @@ class CatchUp:
         """Catch up ahead of the next question, when this gallery is held at all."""
         for held in self._of(tenant, gallery_id):
             if held.index is not None:
-                self._start("follow", held.key, self._follow(held))
+                self._heard.add(held.key)
+                self._start("follow", held.key, self._follow_all(held))
 
     async def close(self) -> None:
         """End what `hear` and the questions began; nothing may be heard any more."""
@@ -328,6 +331,17 @@ class CatchUp:
         async with aclosing(found) as chunks:
             async for changes in chunks:
                 await threads.run_upkeep(partial(index.catch_up, changes))
+
+    async def _follow_all(self, held: Loaded) -> None:
+        """Follow for as long as there is news; between, what comes is let gather.
+
+        One change after another would cost more than the answers; a question does not wait for
+        this, but brings the index further by itself.
+        """
+        while held.key in self._heard:
+            self._heard.discard(held.key)
+            await self._follow(held)
+            await asyncio.sleep(FOLLOW_EVERY_S)
 
     async def _follow(self, held: Loaded) -> None:
         index = held.index
