@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -65,12 +65,18 @@ def run(folder: Path, *arguments: str, expect: tuple[int, ...] = (0,)) -> str:
 
 
 def token_of(
-    folder: Path, port: int, tenant: str, threshold: float = 50, target_fpir: float | None = None
+    folder: Path,
+    port: int,
+    tenant: str,
+    threshold: float = 50,
+    target_fpir: float | None = None,
+    allow: Iterable[str] = (),
 ) -> str:
-    """A token of a new tenant."""
+    """A token of a new tenant, with the permissions that keys have by default, or these."""
     target = () if target_fpir is None else ("--target-fpir", str(target_fpir))
     run(folder, "tenant", "create", tenant, "--threshold", str(threshold), *target)
-    made = json.loads(run(folder, "key", "create", "--tenant", tenant, "--json"))
+    allowed = [word for each in allow for word in ("--allow", str(each))]
+    made = json.loads(run(folder, "key", "create", "--tenant", tenant, *allowed, "--json"))
     form = f"grant_type=client_credentials&client_id={made['client_id']}"
     form += f"&client_secret={made['client_secret']}"
     with urlopen(Request(f"http://127.0.0.1:{port}/api/oauth/token", form.encode())) as reply:

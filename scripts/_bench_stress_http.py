@@ -15,12 +15,13 @@ import os
 import platform
 import sys
 import tempfile
-import threading
 import time
 from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -30,12 +31,7 @@ from _bench_http import drawing, fill
 from _photos import package_people, variations
 
 from oneton.biometrics.packs import assemble_buffalo_sc, open_pack
-from oneton.domain.model import DEFAULT_GALLERY
-from oneton.records.database import Database
-from oneton.records.embedded import EmbeddedPostgres
-from oneton.records.faces import Faces
-from oneton.records.galleries import Galleries
-from oneton.records.tenants import Tenants
+from oneton.domain.model import Permission
 
 TENANT = "stress"
 INSERT = "/api/v1/face/one-to-n/insert"
@@ -47,7 +43,7 @@ SMALL = {
 }
 SETTLED_S = 60.0
 """Segments of a gallery that was just read from Postgres are merged meanwhile."""
-PAGE = 200
+PAGE = 100
 
 
 class Searched(msgspec.Struct):
@@ -130,31 +126,25 @@ class Searcher:
         return searched
 
 
-def enroll(port: int, token: str, people: People, stop: threading.Event, done: list[str]) -> None:
-    """Insert photos of those who come, and remember the ids."""
-    caller = Caller(port, token)
+def enroll(port: int, token: str, stop: Event, done: Any) -> None:  # noqa: ANN401
+    """Insert photos of those who come, one after another."""
+    caller, people = Caller(port, token), People()
     photos = [photo for each in people.coming for photo in each]
     while not stop.is_set():
-        found = caller.post(INSERT, photos[len(done) % len(photos)])
-        done.append(str(found["oneToNVerificationId"]))
+        caller.post(INSERT, photos[done.value % len(photos)])
+        done.value += 1
 
 
-def purge_forever(dsn: str, kept: set[str], counter: object) -> None:
-    """Purge face record after face record, oldest first; in a process of its own."""
-
-    async def work() -> None:
-        database = await Database.connect(dsn, size=2)
-        tenant = (await Tenants(database).named(TENANT)).tenant_id
-        faces = Faces(database)
-        gallery = await Galleries(database).read(tenant, DEFAULT_GALLERY)
-        while True:
-            for face in await faces.page(tenant, gallery, None, PAGE):
-                if str(face.face_id) not in kept:
-                    async with faces.locked(tenant, gallery) as locked:
-                        await locked.purge(face.face_id)
-                    counter.value += 1  # type: ignore[attr-defined]
-
-    asyncio.run(work())
+def purge(port: int, token: str, kept: set[str], stop: Event, done: Any) -> None:  # noqa: ANN401
+    """Purge face record after face record, oldest first."""
+    http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+    http.headers["Authorization"] = f"Bearer {token}"
+    while not stop.is_set():
+        page = http.get("/v1/galleries/default/faces", params={"limit": PAGE})
+        for face in page.raise_for_status().json()["items"]:
+            if face["face_id"] not in kept and not stop.is_set():
+                http.delete(f"/v1/faces/{face['face_id']}").raise_for_status()
+                done.value += 1
 
 
 def counted(log: Path, since: int) -> dict[str, int]:
@@ -175,7 +165,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, running_server(Path(name), SMALL) as port:
         folder, people = Path(name), People()
-        token = token_of(folder, port, TENANT)
+        token = token_of(folder, port, TENANT, allow=Permission)
         assemble_buffalo_sc(folder)
         asyncio.run(
             fill(
@@ -193,27 +183,28 @@ def main() -> None:
         print(idle.line("idle"), file=sys.stderr)
         log = folder / "serve.log"
         before = len(log.read_text().splitlines())
-        stop, enrolled = threading.Event(), list[str]()
-        enrolling = threading.Thread(
-            target=enroll, args=(port, token, people, stop, enrolled), daemon=True
-        )
         spawning = multiprocessing.get_context("spawn")
-        purged = spawning.Value("q", 0)
+        stop = spawning.Event()
+        enrolled, purged = spawning.Value("q", 0), spawning.Value("q", 0)
         kept = {each for ids in searcher.ids for each in ids}
-        server = EmbeddedPostgres(folder / ".oneton" / "postgres")
-        purging = spawning.Process(
-            target=purge_forever, args=(server.app_dsn, kept, purged), daemon=True
-        )
-        enrolling.start()
-        purging.start()
+        clients = [
+            spawning.Process(target=enroll, args=(port, token, stop, enrolled), daemon=True),
+            spawning.Process(target=purge, args=(port, token, kept, stop, purged), daemon=True),
+        ]
+        for each in clients:
+            each.start()
+        while not (enrolled.value and purged.value):
+            time.sleep(0.1)
+        begun = enrolled.value, purged.value
         try:
             busy = searcher.search_for(asked.seconds)
         finally:
             stop.set()
-            purging.terminate()
-            enrolling.join()
+            for each in clients:
+                each.join(30)
         done = counted(log, before)
-        lines = report(asked, idle, busy, len(enrolled), purged.value, done)
+        changes = (enrolled.value - begun[0], purged.value - begun[1])
+        lines = report(asked, idle, busy, *changes, done)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text("\n".join(lines) + "\n")
     print("\n".join([*lines, *idle.wrong[:10], *busy.wrong[:10]]))
@@ -235,7 +226,7 @@ def report(
         f"`scripts/bench stress-http --faces {asked.faces} --seconds {asked.seconds:g}`,"
         f" {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}); whole"
         " requests over HTTP, one after another, first alone, then beside a client that inserts"
-        " photos and a process that purges face records, both without pause, on the same cores.",
+        " photos and one that purges face records, both without pause, on the same cores.",
         "",
         "| | searches | p50, ms | p95, ms | p99, ms | wrong answers |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",

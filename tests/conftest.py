@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 
 pytest_plugins = [
+    "tests.fixtures.conformance",
+    "tests.fixtures.desks",
     "tests.fixtures.faces",
     "tests.fixtures.objects",
     "tests.fixtures.packs",
     "tests.fixtures.postgres",
+    "tests.fixtures.receivers",
     "tests.fixtures.servers",
+    "tests.fixtures.native",
+    "tests.fixtures.didit",
+    "tests.fixtures.didit_clients",
+    "tests.fixtures.veriflow",
 ]
 
 

@@ -40,31 +40,59 @@ from oneton.edge.platform import Platform
 from oneton.edge.requests import RequestLog
 from oneton.indexing import Indexes, open_indexes
 from oneton.models import make_analyser
-from oneton.parts import Parts, make_purge, make_sweep
+from oneton.parts import (
+    Parts,
+    make_forget_merchant_user,
+    make_forget_request,
+    make_manage_webhooks,
+    make_purge,
+    make_sweep,
+    make_tidy,
+)
+from oneton.records.face_sessions import FaceSessions
 from oneton.records.idempotency import Idempotency
+from oneton.records.jobs_of_tenants import JobsOfTenants
+from oneton.records.lists import Lists
+from oneton.records.liveness_sessions import LivenessSessions
+from oneton.records.merchants import MerchantUsers as MerchantRecords
+from oneton.records.merchants import Uploads
 from oneton.records.news import HeadNews
 from oneton.records.rates import Rates
 from oneton.records.reindexing import Reindexing
 from oneton.records.requests import Pictures, Requests
+from oneton.records.signing_keys import SigningKeys
+from oneton.records.vendor_users import RetainedTemplates, VendorUsers
 from oneton.settings import Settings
 from oneton.verbs.answer_once import AnswerOnce
-from oneton.verbs.authenticate import Authenticate
+from oneton.verbs.authenticate import Authenticate, CreateKey
 from oneton.verbs.browse_faces import BrowseFaces
 from oneton.verbs.catch_up import CatchUp
 from oneton.verbs.check_health import CheckHealth
 from oneton.verbs.enroll import Enroll
+from oneton.verbs.enroll_request import EnrollRequest
 from oneton.verbs.erase import Erase
+from oneton.verbs.follow_jobs import FollowJobs
 from oneton.verbs.follow_reindex import FollowReindex
 from oneton.verbs.identify import Find, Identify
+from oneton.verbs.keep_lists import KeepLists
 from oneton.verbs.keep_picture import KeepPicture
+from oneton.verbs.keep_users import KeepUsers
 from oneton.verbs.limit_rate import LimitRate
 from oneton.verbs.load_model import LoadModel
 from oneton.verbs.make_links import MakeLinks
 from oneton.verbs.manage_galleries import ManageGalleries
+from oneton.verbs.merchant_liveness import MerchantLiveness
+from oneton.verbs.merchant_tokens import MerchantTokens
+from oneton.verbs.merchant_uploads import MerchantUploads
+from oneton.verbs.merchant_users import MerchantUsers
+from oneton.verbs.merchants import Merchants
+from oneton.verbs.run_face_sessions import RunFaceSessions
 from oneton.verbs.saved_requests import SavedRequests
 from oneton.verbs.screen import Screen
+from oneton.verbs.sign_results import SignResults
 from oneton.verbs.spend_credit import SpendCredit
 from oneton.verbs.sweep import Sweep
+from oneton.verbs.tidy import Tidy
 from oneton.verbs.verify import Verify
 
 log = structlog.get_logger()
@@ -73,11 +101,19 @@ SWEEP_AFTER_S = 5.0
 """First the indexes are to load: a sweep reads every face record."""
 SWEEP_AT_MOST = 100
 """Leftovers that a server deletes unasked, unless they are under a tenth of all objects."""
+TIDY_EVERY_S = 60.0
+"""What is due is erased so soon."""
 
 
 DIALECTS = (uqudo, native, didit, veriflow, face_verify, cypherface)
 Reply = Callable[[Request[Any, Any, Any], Exception], Response[Any]]
-REPLIES: dict[str, Reply] = {"/v1/": native.reply_problem, "/v3/": didit.reply_error}
+REPLIES: dict[str, Reply] = {
+    "/v1/": native.reply_problem,
+    "/v2/": veriflow.reply_error,
+    "/v3/": didit.reply_error,
+    **dict.fromkeys(face_verify.PREFIXES, face_verify.reply_error),
+    **dict.fromkeys(cypherface.PREFIXES, cypherface.reply_error),
+}
 """Whose an unknown path, or a wrong method, is; all others are uqudo's."""
 
 MakeAnalyser = Callable[[PackFiles], Analyser]
@@ -92,6 +128,7 @@ class Verbs:
     indexes: Indexes
     load_model: LoadModel
     sweep: Sweep
+    tidy: Tidy
 
 
 @asynccontextmanager
@@ -113,7 +150,7 @@ async def open_verbs(
         load_model = LoadModel(indexes.packs, load, indexes.cpu)
         signing = {
             purpose: await parts.keys.signing_secret(purpose, secrets.token_bytes(32))
-            for purpose in ("token", "media")
+            for purpose in ("token", "media", "cypherface")
         }
         news = HeadNews(parts.database.dsn, indexes.catch_up.hear, indexes.keep_up.ask)
         following = asyncio.create_task(news.run())
@@ -133,28 +170,52 @@ def _wire(
 ) -> Verbs:
     cpu, catch_up = indexes.cpu, indexes.catch_up
     find = Find(catch_up, cpu, parts.faces)
+    identify, verify = Identify(load_model, catch_up, find), Verify(load_model)
+    enroll = Enroll(
+        load_model, catch_up, find, parts.faces, parts.images, settings.sweep_grace_s / 2
+    )
+    keep_picture = KeepPicture(Pictures(parts.database), parts.images)
+    sign_results = SignResults(SigningKeys(parts.database), settings.public_url or "oneton")
+    face_sessions = FaceSessions(parts.database)
+    authenticate = Authenticate(parts.keys, signing["token"])
     platform = Platform(
         settings=settings,
         cpu=cpu,
-        authenticate=Authenticate(parts.keys, signing["token"]),
+        authenticate=authenticate,
         check_health=CheckHealth(parts.database, parts.images),
-        identify=Identify(load_model, catch_up, find),
+        identify=identify,
         screen=Screen(load_model, catch_up, find, parts.faces),
-        enroll=Enroll(
-            load_model, catch_up, find, parts.faces, parts.images, settings.sweep_grace_s / 2
-        ),
+        enroll=enroll,
+        enroll_request=EnrollRequest(enroll, parts.images),
         erase=Erase(parts.faces, parts.images),
         purge=make_purge(parts),
-        verify=Verify(load_model),
+        verify=verify,
         browse_faces=BrowseFaces(parts.galleries, parts.faces, parts.images),
         manage_galleries=ManageGalleries(parts.galleries, indexes.packs),
         saved_requests=SavedRequests(Requests(parts.database), parts.images),
-        keep_picture=KeepPicture(Pictures(parts.database), parts.images),
+        forget_request=make_forget_request(parts),
+        keep_picture=keep_picture,
+        keep_lists=_make_keep_lists(parts, enroll, indexes),
+        keep_users=KeepUsers(
+            VendorUsers(parts.database),
+            RetainedTemplates(parts.database),
+            enroll,
+            make_purge(parts),
+        ),
         make_links=MakeLinks(signing["media"], parts.images, settings.public_url),
         answer_once=AnswerOnce(Idempotency(parts.database)),
         limit_rate=LimitRate(Rates(parts.database)),
         spend_credit=SpendCredit(parts.tenants),
+        merchants=_make_merchants(
+            settings, parts, authenticate, keep_picture, verify, signing["cypherface"]
+        ),
+        run_face_sessions=RunFaceSessions(
+            face_sessions, keep_picture, verify, identify, enroll, sign_results
+        ),
+        sign_results=sign_results,
+        manage_webhooks=make_manage_webhooks(settings, parts),
         follow_reindex=FollowReindex(Reindexing(parts.database), parts.model_packs),
+        follow_jobs=FollowJobs(JobsOfTenants(parts.database)),
     )
     return Verbs(
         platform=platform,
@@ -162,11 +223,74 @@ def _wire(
         indexes=indexes,
         load_model=load_model,
         sweep=make_sweep(parts),
+        tidy=make_tidy(parts),
+    )
+
+
+def _make_merchants(
+    settings: Settings,
+    parts: Parts,
+    authenticate: Authenticate,
+    keep_picture: KeepPicture,
+    verify: Verify,
+    secret: bytes,
+) -> Merchants:
+    users = MerchantUsers(MerchantRecords(parts.database), parts.tenants, keep_picture, verify)
+    return Merchants(
+        tokens=MerchantTokens(
+            authenticate,
+            parts.tenants,
+            CreateKey(parts.keys),
+            secret,
+            settings.cypherface_operator_secret,
+        ),
+        users=users,
+        forget_user=make_forget_merchant_user(parts),
+        uploads=MerchantUploads(
+            Uploads(parts.database),
+            authenticate,
+            keep_picture,
+            verify,
+            secret,
+            settings.cypherface_upload_life_s,
+        ),
+        liveness=MerchantLiveness(
+            LivenessSessions(parts.database),
+            users,
+            keep_picture,
+            verify,
+            has_model=settings.liveness is not None,
+        ),
+    )
+
+
+def _make_keep_lists(parts: Parts, enroll: Enroll, indexes: Indexes) -> KeepLists:
+    return KeepLists(
+        lists=Lists(parts.database),
+        faces=parts.faces,
+        images=parts.images,
+        galleries=ManageGalleries(parts.galleries, indexes.packs),
+        requests=SavedRequests(Requests(parts.database), parts.images),
+        enroll=enroll,
+        purge=make_purge(parts),
     )
 
 
 async def sweep_forever(verbs: Verbs, settings: Settings) -> None:
-    """Sweep soon, then again and again, until cancelled."""
+    """Sweep and tidy soon, then again and again, until cancelled."""
+    await asyncio.gather(_sweep_again(verbs, settings), _tidy_again(verbs.tidy))
+
+
+async def _tidy_again(tidy: Tidy) -> None:
+    while True:
+        await asyncio.sleep(TIDY_EVERY_S)
+        try:
+            await tidy()
+        except OnetonError as error:
+            log.warning("tidying failed", error=str(error))
+
+
+async def _sweep_again(verbs: Verbs, settings: Settings) -> None:
     await asyncio.sleep(min(SWEEP_AFTER_S, settings.sweep_interval_s))
     while True:
         try:
@@ -249,7 +373,14 @@ def _openapi_config() -> OpenAPIConfig:
         use_handler_docstrings=True,
         components=Components(
             security_schemes={
-                "token": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")
+                "token": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT"),
+                "basic": SecurityScheme(type="http", scheme="basic"),
+                "apiKey": SecurityScheme(
+                    type="apiKey", name="x-api-key", security_scheme_in="header"
+                ),
+                "merchantToken": SecurityScheme(
+                    type="apiKey", name="authorization", security_scheme_in="header"
+                ),
             }
         ),
         render_plugins=[page, JsonRenderPlugin(), YamlRenderPlugin()],

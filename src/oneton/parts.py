@@ -16,25 +16,51 @@ from oneton.biometrics.packs import PackFiles
 from oneton.images import ObjectStore
 from oneton.images.files import FileStore
 from oneton.models import read_pack
+from oneton.records.audit import Audit
 from oneton.records.database import Database
+from oneton.records.deletion import Deletion
 from oneton.records.embedded import EmbeddedPostgres
+from oneton.records.face_expiries import FaceExpiries
+from oneton.records.face_sessions import FaceSessions
 from oneton.records.faces import Faces
 from oneton.records.galleries import Galleries
+from oneton.records.jobs_of_tenants import JobsOfTenants
+from oneton.records.locks import Locks
+from oneton.records.merchants import MerchantUsers
 from oneton.records.migrate import migrate
 from oneton.records.model_packs import ModelPacks
+from oneton.records.outbox import Outbox, WebhookEndpoints
 from oneton.records.reindexing import Reindexing
+from oneton.records.requests import Pictures, Requests
+from oneton.records.retention import Retention
 from oneton.records.tenants import Keys, Tenants
+from oneton.sending.address import Addresses
 from oneton.settings import Settings
 from oneton.verbs.authenticate import CreateKey
+from oneton.verbs.change_tenant import ChangeTenant
 from oneton.verbs.create_tenant import CreateTenant
+from oneton.verbs.do_jobs import DoJobs
+from oneton.verbs.erase import Erase
+from oneton.verbs.erase_due import EraseDue
 from oneton.verbs.examine_database import DatabaseFindings, ExamineDatabase
+from oneton.verbs.expire_face_sessions import ExpireFaceSessions
+from oneton.verbs.forget_deliveries import ForgetDeliveries
+from oneton.verbs.forget_merchant_user import ForgetMerchantUser
+from oneton.verbs.forget_request import ForgetRequest
+from oneton.verbs.keep_picture import KeepPicture
 from oneton.verbs.load_model import FindPack
+from oneton.verbs.manage_webhooks import ManageWebhooks
 from oneton.verbs.purge import Purge
+from oneton.verbs.purge_expired import PurgeExpired
 from oneton.verbs.reindex import Reindex
+from oneton.verbs.saved_requests import SavedRequests
 from oneton.verbs.sweep import Sweep
+from oneton.verbs.tidy import Tidy
 
 if TYPE_CHECKING:
     from oneton.verbs.add_pack import AddPack, RemovePack
+    from oneton.verbs.deliver_webhooks import DeliverWebhooks
+    from oneton.verbs.rotate_signing import RotateSigning
 
 
 @dataclass(frozen=True)
@@ -117,10 +143,62 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         )
 
 
+def make_rotate_signing(parts: Parts) -> RotateSigning:
+    """What `oneton key rotate-signing` uses."""
+    from oneton.records.signing_keys import SigningKeys  # noqa: PLC0415
+    from oneton.verbs.rotate_signing import RotateSigning  # noqa: PLC0415
+
+    return RotateSigning(SigningKeys(parts.database))
+
+
+def make_expire_face_sessions(parts: Parts) -> ExpireFaceSessions:
+    """What servers and workers use, every minute."""
+    keep_picture = KeepPicture(Pictures(parts.database), parts.images)
+    return ExpireFaceSessions(FaceSessions(parts.database), keep_picture)
+
+
 async def make_tenant_maker(settings: Settings, parts: Parts) -> CreateTenant:
     """What `oneton tenant create` and the first start use; needs no model in memory."""
     pack = find_pack(settings)
     return CreateTenant(parts.tenants, await parts.model_packs.number(pack.pack))
+
+
+def make_change_tenant(parts: Parts) -> ChangeTenant:
+    """What `oneton tenant retention` and `oneton tenant credits` use."""
+    return ChangeTenant(parts.tenants, Retention(parts.database), Audit(parts.database))
+
+
+def make_forget_merchant_user(parts: Parts) -> ForgetMerchantUser:
+    """What `oneton merchant-user delete` uses; needs no model in memory."""
+    keep_picture = KeepPicture(Pictures(parts.database), parts.images)
+    return ForgetMerchantUser(MerchantUsers(parts.database), keep_picture)
+
+
+def make_do_jobs(parts: Parts, locks: Locks) -> DoJobs:
+    """What workers do for tenants; needs no model in memory."""
+    jobs = JobsOfTenants(parts.database)
+    return DoJobs(jobs, Deletion(parts.database, jobs), parts.images, locks)
+
+
+def make_erase_due(parts: Parts) -> EraseDue:
+    """Erases what was kept for long enough."""
+    return EraseDue(Retention(parts.database), parts.images)
+
+
+def make_purge_expired(parts: Parts) -> PurgeExpired:
+    """Purges what outlived the call that enrolled it for long enough."""
+    return PurgeExpired(FaceExpiries(parts.database), make_purge(parts), Audit(parts.database))
+
+
+def make_tidy(parts: Parts) -> Tidy:
+    """What a server does every minute."""
+    chores = (
+        make_erase_due(parts),
+        make_purge_expired(parts),
+        make_expire_face_sessions(parts),
+        ForgetDeliveries(Outbox(parts.database)),
+    )
+    return Tidy(Locks(parts.database), chores)
 
 
 def make_key_maker(parts: Parts) -> CreateKey:
@@ -191,11 +269,54 @@ async def make_reindex(settings: Settings, parts: Parts) -> Reindex:
     )
 
 
+def make_manage_webhooks(settings: Settings, parts: Parts) -> ManageWebhooks:
+    """What dialects and `oneton webhook` use."""
+    return ManageWebhooks(
+        WebhookEndpoints(parts.database),
+        Outbox(parts.database),
+        Addresses(private=settings.webhook_private_addresses),
+    )
+
+
+@asynccontextmanager
+async def open_deliver_webhooks(settings: Settings, parts: Parts) -> AsyncIterator[DeliverWebhooks]:
+    """What workers and `oneton webhook test` use."""
+    from oneton.sending.http import Sender  # noqa: PLC0415 - imports what only they need
+    from oneton.verbs.deliver_webhooks import DeliverWebhooks  # noqa: PLC0415
+
+    sender = Sender(Addresses(private=settings.webhook_private_addresses))
+    try:
+        yield DeliverWebhooks(
+            Outbox(parts.database), sender, sign_veriflow=settings.veriflow_webhook_signed
+        )
+    finally:
+        await sender.close()
+
+
 def make_purge(parts: Parts) -> Purge:
     """What `oneton purge` uses; needs no model in memory."""
     return Purge(parts.galleries, parts.faces, parts.images, Reindexing(parts.database))
 
 
+def make_forget_request(parts: Parts) -> ForgetRequest:
+    """What dialects use; needs no model in memory."""
+    return ForgetRequest(
+        SavedRequests(Requests(parts.database), parts.images),
+        parts.faces,
+        Erase(parts.faces, parts.images),
+        make_purge(parts),
+        FaceExpiries(parts.database),
+        Audit(parts.database),
+    )
+
+
 def make_sweep(parts: Parts) -> Sweep:
     """What `oneton sweep` uses; needs no model in memory."""
-    return Sweep(parts.tenants, parts.galleries, parts.faces, parts.images)
+    return Sweep(
+        parts.tenants,
+        parts.galleries,
+        parts.faces,
+        Pictures(parts.database),
+        JobsOfTenants(parts.database),
+        parts.images,
+    )

@@ -61,12 +61,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             request came to.
         liveness: `module:factory` of a liveness model; none, and liveness is not assessed.
         webhook_private_addresses: webhooks may go to private and loopback addresses.
+        uqudo_calls_a_minute: of one key in uqudo's dialect; none is without end.
         didit_401: Didit's dialect answers 401 to a wrong key; else 403 to every key that is none.
         face_verify_decimals: Trustmatic's dialect gives scores with two decimals.
         face_verify_500_as_200: it answers 200 where it fails.
+        face_verify_calls_a_minute: that a key may make of it; none, and they are not counted.
         veriflow_echo_images: VeriFlow's dialect repeats pictures; else it links to them.
         veriflow_webhook_standalone: it tells webhooks of calls that ended in their answer, too.
         veriflow_webhook_signed: it signs what it tells them.
+        cypherface_calls_a_minute: that a key may make of CypherFace's dialect; likewise.
         cypherface_mismatch_200: CypherFace's dialect answers 200 to a mismatch.
         cypherface_frames_are_live: it takes frames for live when there is no liveness model.
         cypherface_upload_life_s: how long its upload links are good.
@@ -104,12 +107,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     public_url: Annotated[str, Meta(pattern=r"^https?://[^/]+")] | None = None
     liveness: Annotated[str, Meta(pattern=r"^[\w.]+:\w+$")] | None = None
     webhook_private_addresses: bool = False
+    uqudo_calls_a_minute: Annotated[int, Meta(ge=1)] | None = None
     didit_401: bool = False
     face_verify_decimals: bool = False
     face_verify_500_as_200: bool = False
+    face_verify_calls_a_minute: Annotated[int, Meta(ge=1)] | None = None
     veriflow_echo_images: bool = False
     veriflow_webhook_standalone: bool = False
     veriflow_webhook_signed: bool = False
+    cypherface_calls_a_minute: Annotated[int, Meta(ge=1)] | None = None
     cypherface_mismatch_200: bool = False
     cypherface_frames_are_live: bool = False
     cypherface_upload_life_s: Annotated[int, Meta(ge=1, le=86400)] = 4800

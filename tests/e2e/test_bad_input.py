@@ -121,6 +121,12 @@ def check_error(reply: httpx.Response, path: str, status: int, code: str) -> Non
     assert set(body) == {"timestamp", "status", "error", "message", "path"}
 
 
+@pytest.mark.conforms("uqudo", f"POST {SEARCH}", "400, 413, 415 by picture; nothing kept", "exact")
+@pytest.mark.conforms("uqudo", f"POST {SEARCH}", "no face is 400 FACE_NOT_FOUND", "chosen")
+@pytest.mark.conforms("uqudo", f"POST {INSERT}", "400, 413, 415 by picture; nothing kept", "exact")
+@pytest.mark.conforms("uqudo", f"POST {INSERT}", "no face is 400 FACE_NOT_FOUND", "chosen")
+@pytest.mark.conforms("uqudo", f"POST {MATCH}", "400, 413, 415 by picture; nothing kept", "exact")
+@pytest.mark.conforms("uqudo", f"POST {MATCH}", "no face is 400 FACE_NOT_FOUND", "chosen")
 @pytest.mark.usefixtures("stored_nothing")
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", PICTURES)
@@ -133,6 +139,9 @@ def test_a_bad_picture_is_refused(
     check_error(client.http.post(path, json=body), path, status, code)
 
 
+@pytest.mark.conforms("uqudo", f"POST {SEARCH}", "400 for a bad body", "exact")
+@pytest.mark.conforms("uqudo", f"POST {INSERT}", "400 for a bad body", "exact")
+@pytest.mark.conforms("uqudo", f"POST {MATCH}", "400 for a bad body", "exact")
 @pytest.mark.usefixtures("stored_nothing")
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", BODIES)
@@ -149,6 +158,7 @@ def test_broken_json_is_refused(client: Client, path: str, content: bytes) -> No
     check_error(reply, path, 400, "")
 
 
+@pytest.mark.conforms("uqudo", f"POST {MATCH}", "a body over 15 MB is 413", "chosen")
 @pytest.mark.usefixtures("stored_nothing")
 @pytest.mark.parametrize("path", PATHS)
 def test_a_body_over_15_mb_is_refused(client: Client, path: str) -> None:

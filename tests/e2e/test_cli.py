@@ -41,6 +41,7 @@ COMMANDS = [
     ["key", "create"],
     ["key", "list"],
     ["key", "revoke"],
+    ["key", "rotate-signing"],
     ["import"],
     ["search"],
     ["duplicates"],

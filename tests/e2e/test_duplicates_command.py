@@ -26,7 +26,7 @@ from tests.fixtures.servers import ONETON, MakePlace, Place
 pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(120)]
 
 TWICE = ("ada", "bea", "gus", "hal")
-MANY = 4000
+MANY = 12_000
 PLANTED = 300
 DIMENSION = 512
 

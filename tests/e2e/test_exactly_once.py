@@ -145,6 +145,9 @@ async def storm(
         return answers
 
 
+@pytest.mark.conforms(
+    "uqudo", "POST /api/v1/face/one-to-n/search", "insert at once adds each person once", "chosen"
+)
 def test_64_concurrent_calls_on_two_servers_add_each_person_once(
     place: Place, servers: list[Server], photos: list[list[bytes]]
 ) -> None:

@@ -31,7 +31,9 @@ from oneton.index.merging import Policy
 from oneton.index.snapshot import ANCHORS
 from oneton.records.database import Database
 from oneton.records.faces import Faces
+from oneton.records.jobs_of_tenants import JobsOfTenants
 from oneton.records.model_packs import ModelPacks
+from oneton.records.requests import Pictures
 from oneton.records.tenants import Tenants
 from oneton.settings import read_settings
 from oneton.verbs import catch_up as catch_up_module
@@ -526,7 +528,8 @@ async def test_the_sweeper_neither_removes_nor_counts_copies(
     for path in before:
         age(path, timedelta(days=365))
     house = first.house
-    sweep = Sweep(Tenants(database), house.galleries, house.faces, images)
+    pictures, jobs = Pictures(database), JobsOfTenants(database)
+    sweep = Sweep(Tenants(database), house.galleries, house.faces, pictures, jobs, images)
     report = await sweep(timedelta(0))
     assert (report.objects, report.foreign, report.leftovers, report.deleted) == (0, 0, [], 0)
     assert copied(tmp_path, "*") == before

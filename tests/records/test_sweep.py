@@ -14,6 +14,8 @@ from uuid_utils.compat import uuid7
 from oneton.domain.model import DEFAULT_GALLERY, FaceId, image_key
 from oneton.images.files import FileStore
 from oneton.records.database import Database
+from oneton.records.jobs_of_tenants import JobsOfTenants
+from oneton.records.requests import Pictures
 from oneton.records.tenants import Tenants
 from oneton.verbs.sweep import Sweep
 from tests.records.conftest import House, add, unit_rows
@@ -35,7 +37,8 @@ async def sweep(house: House, database: Database, store: FileStore) -> Sweep:
     tenant = house.other.tenant_id
     for face in await house.faces.page(tenant, house.other_gallery, None, 10):
         await store.put(face.image_key, JPEG, "image/jpeg")
-    return Sweep(Tenants(database), house.galleries, house.faces, store)
+    pictures, jobs = Pictures(database), JobsOfTenants(database)
+    return Sweep(Tenants(database), house.galleries, house.faces, pictures, jobs, store)
 
 
 @pytest.fixture

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from _dialects import PAGE, Result, Row, make_page, read_page, read_results, rows_of
 
 from oneton.settings import SETTING_NAMES
 
@@ -33,3 +36,35 @@ def test_the_readme_names_every_setting_and_no_other() -> None:
         prefix = first.rsplit("_", first.count("_") - 1)[0]
         named |= {each if each.startswith("ONETON_") else prefix + each for each in rest}
     assert named == set(SETTING_NAMES)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_the_page_of_the_dialects_lists_what_the_tests_say(tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    collect = ["--collect-only", "-q", "-p", "no:cacheprovider", "-m", "conforms", "tests"]
+    subprocess.run(
+        [sys.executable, "-m", "pytest", *collect, f"--write-conformance={results}"],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    written = read_page(PAGE.read_text())
+    assert sorted(written) == sorted(rows_of(read_results(results))), "run scripts/dialects"
+    assert "failed" not in written.values()
+
+
+def test_a_page_of_dialects_reads_back_with_the_worst_outcome_of_each_line() -> None:
+    results = [
+        Result("native", "GET /v1/a", "of | and \\", "exact", "passed", "one"),
+        Result("native", "GET /v1/a", "of | and \\", "exact", "failed", "other"),
+        Result("uqudo", "POST /b/{id}", "a body", "501", "passed", "third"),
+    ]
+    rows = rows_of(results)
+    assert rows == {
+        Row("native", "GET /v1/a", "of | and \\", "exact"): "failed",
+        Row("uqudo", "POST /b/{id}", "a body", "501"): "passed",
+    }
+    page = make_page(rows, "2026-01-01", "scripts/dialects")
+    assert read_page(page) == rows
+    assert "| native | 1 | 1 | 0 | 0 | 0 | 1 |" in page

@@ -80,6 +80,7 @@ class Analyser:
         rotate: bool = False,
         attributes: bool = False,
         liveness: bool = False,
+        limit_side: int | None = None,
     ) -> Analysis:
         """Find the faces of a picture and embed the largest.
 
@@ -91,6 +92,7 @@ class Analyser:
             rotate: try all quarter turns, for pictures that may lie on their side.
             attributes: estimate age and gender of every face.
             liveness: assess it, where there is a model.
+            limit_side: of the picture's longer side, in pixels.
 
         Raises:
             NoFaceError: no face was found.
@@ -98,7 +100,7 @@ class Analyser:
         """
         with self._callers:
             with stage("decode"):
-                picture = self._decode(data, accepted)
+                picture = self._decode(data, accepted, limit_side)
             with stage("detect"):
                 rotation, pixels, found = self._detect(picture, rotate)
             if not found:
@@ -160,13 +162,19 @@ class Analyser:
         )
 
     def _decode(
-        self, data: bytes, accepted: tuple[str, ...], *, full_scale: bool = False
+        self,
+        data: bytes,
+        accepted: tuple[str, ...],
+        limit_side: int | None = None,
+        *,
+        full_scale: bool = False,
     ) -> Picture:
         return decode(
             data,
             accepted=accepted,
             limit_bytes=self._limit_bytes,
             limit_pixels=self._limit_pixels,
+            limit_side=limit_side,
             full_scale=full_scale,
         )
 

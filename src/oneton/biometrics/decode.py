@@ -1,4 +1,4 @@
-"""Bytes of a JPEG, PNG, WebP or TIFF to upright pixels, limits checked before any is decoded."""
+"""Bytes of a JPEG, PNG, WebP, TIFF or BMP to upright pixels, limits checked before decoding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ ALL_TYPES = ("image/jpeg", "image/png", "image/webp", "image/tiff")
 REDUCED_SIDE = 1280
 """Large JPEGs are decoded at 1/2, 1/4 or 1/8, the least whose longer side is not below this."""
 
-_FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP", "image/tiff": "TIFF"}
+_FORMATS = {
+    "image/jpeg": "JPEG",
+    "image/png": "PNG",
+    "image/webp": "WEBP",
+    "image/tiff": "TIFF",
+    "image/bmp": "BMP",
+}
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xd8\xff", "image/jpeg"),
     (0, b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -85,14 +91,16 @@ def decode(
     accepted: tuple[str, ...] = ALL_TYPES,
     limit_bytes: int,
     limit_pixels: int,
+    limit_side: int | None = None,
     full_scale: bool = False,
 ) -> Picture:
     """Decode the first frame of a picture, EXIF orientation applied, alpha laid on white.
 
     Args:
-        accepted: content types, a subset of `ALL_TYPES`.
+        accepted: content types, of `ALL_TYPES` and `image/bmp`.
         limit_pixels: of the stored picture, read from its header; at most 178 million, where
             Pillow's own limit stands.
+        limit_side: of its longer side.
         full_scale: decode large JPEGs at full size too.
 
     Raises:
@@ -108,7 +116,7 @@ def decode(
     if content_type not in accepted or content_type not in _FORMATS:
         raise UnsupportedTypeError(content_type, accepted)
     try:
-        return _decode(data, content_type, limit_pixels, full_scale)
+        return _decode(data, content_type, (limit_pixels, limit_side), full_scale)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLargeError(limit_pixels=limit_pixels) from error
     except TooLargeError:
@@ -117,11 +125,16 @@ def decode(
         raise BadImageError(f"the {_FORMATS[content_type]} image cannot be decoded") from error
 
 
-def _decode(data: bytes, content_type: str, limit_pixels: int, full_scale: bool) -> Picture:
+def _decode(
+    data: bytes, content_type: str, limits: tuple[int, int | None], full_scale: bool
+) -> Picture:
+    limit_pixels, limit_side = limits
     with Image.open(io.BytesIO(data), formats=(_FORMATS[content_type],)) as image:
         width, height = image.size
         if width * height > limit_pixels:
             raise TooLargeError(limit_pixels=limit_pixels)
+        if limit_side is not None and max(width, height) > limit_side:
+            raise TooLargeError(limit_side=limit_side)
         if content_type == "image/jpeg" and not full_scale:
             image.draft(None, _reduced_size(width, height))
         image.load()

@@ -10,11 +10,14 @@ from oneton.cli.doctor import doctor
 from oneton.cli.duplicates import duplicates
 from oneton.cli.faces import purge, search, sweep
 from oneton.cli.galleries import gallery
+from oneton.cli.merchants import merchant_user, set_payment_threshold
 from oneton.cli.models import models
 from oneton.cli.reindex import reindex
 from oneton.cli.serve import serve
 from oneton.cli.snapshots import snapshot
+from oneton.cli.tenant_options import set_credits, set_retention, show_tenant
 from oneton.cli.tenants import key, tenant
+from oneton.cli.webhooks import webhook
 from oneton.cli.worker import worker
 
 click.rich_click.TEXT_MARKUP = "rich"
@@ -33,6 +36,8 @@ def main() -> None:
     """
 
 
+for command in (show_tenant, set_retention, set_credits, set_payment_threshold):
+    tenant.add_command(command)
 for command in (
     serve,
     worker,
@@ -47,6 +52,8 @@ for command in (
     purge,
     sweep,
     snapshot,
+    webhook,
+    merchant_user,
     doctor,
 ):
     main.add_command(command)

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from oneton.cli.logs import configure_logs
 from oneton.domain.errors import (
+    AddressError,
     ConflictError,
     NotFoundError,
     OnetonError,
@@ -75,7 +76,7 @@ def fail(error: OnetonError) -> NoReturn:
 
 def exit_code(error: OnetonError) -> int:
     """The exit code of an error."""
-    if isinstance(error, SettingError):
+    if isinstance(error, SettingError | AddressError):
         return EXIT_USAGE
     if isinstance(error, NotFoundError | ConflictError):
         return EXIT_NO_SUCH

@@ -142,7 +142,8 @@ def sweep(older_than_s: float | None, dry_run: bool, as_json: bool) -> None:
         stdout.print(
             f"{report.objects} objects, {report.rows} rows with an image: "
             f"{len(report.leftovers)} leftovers, {report.deleted} of them deleted, "
-            f"{report.spared} spared for their age, {report.foreign} not ours, "
+            f"{report.spared} spared for their age, {report.doomed} of deleted galleries, "
+            f"{report.foreign} not ours, "
             f"{len(report.missing)} images missing"
         )
         for key in report.missing:

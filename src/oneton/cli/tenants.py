@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import rich_click as click
@@ -26,6 +27,9 @@ from oneton.domain.model import (
     Tenant,
 )
 from oneton.settings import Settings
+
+if TYPE_CHECKING:
+    from oneton.verbs.rotate_signing import RotatedKey
 
 
 @click.group()
@@ -114,7 +118,7 @@ def list_tenants(as_json: bool) -> None:
 
 @click.group()
 def key() -> None:
-    """Create, revoke and list a tenant's API keys."""
+    """Create, revoke and list a tenant's API keys; rotate the key that results are signed with."""
 
 
 @key.command(
@@ -131,11 +135,27 @@ def key() -> None:
     show_default=True,
     help="What the key may do; may be given several times.",
 )
+@click.option("--sandbox", is_flag=True, help="Didit: check calls, answer alike, keep nothing.")
+@click.option("--uuid", "as_uuid", is_flag=True, help="CypherFace: the secret looks like a UUID.")
 @as_json
 def create_key(
-    tenant_name: str | None, label: str, allowed: tuple[str, ...], as_json: bool
+    tenant_name: str | None,
+    label: str,
+    allowed: tuple[str, ...],
+    sandbox: bool,
+    as_uuid: bool,
+    as_json: bool,
 ) -> None:
-    """Create a key. Its secret is shown now and never again."""
+    """Create a key for every dialect. Its secret is shown now and never again.
+
+    uqudo: client_id and client_secret, to the token call.
+
+    Didit, CypherFace: the client_secret alone, as x-api-key.
+
+    VeriFlow, native: the client_secret alone, as bearer token.
+
+    Trustmatic: client_id:client_secret, as Basic credentials.
+    """
     from oneton.parts import make_key_maker, open_parts
 
     async def work(settings: Settings) -> tuple[Key, str]:
@@ -143,12 +163,23 @@ def create_key(
             owner = await chosen_tenant(parts.tenants, tenant_name)
             permissions = [Permission(each) for each in allowed]
             return await make_key_maker(parts)(
-                owner.tenant_id, label=label, permissions=permissions
+                owner.tenant_id,
+                label=label,
+                permissions=permissions,
+                sandbox=sandbox,
+                as_uuid=as_uuid,
             )
 
     made, secret = run(work)
     if as_json:
-        write_json({"client_id": made.key_id, "client_secret": secret, "allow": made.permissions})
+        write_json(
+            {
+                "client_id": made.key_id,
+                "client_secret": secret,
+                "allow": made.permissions,
+                "sandbox": made.sandbox,
+            }
+        )
         return
     stdout.print(f"client_id      {made.key_id}")
     stdout.print(f"client_secret  {secret}")
@@ -202,3 +233,28 @@ def revoke_key(client_id: UUID, tenant_name: str | None, as_json: bool) -> None:
         write_json({"client_id": client_id, "revoked": True})
     else:
         stdout.print(f"key {client_id} revoked")
+
+
+@key.command("rotate-signing", epilog=example("oneton key rotate-signing"))
+@as_json
+def rotate_signing(as_json: bool) -> None:
+    """Sign the results of face sessions with a new RSA key from now on, on every server.
+
+    The old key stays published until every result that it signed has expired.
+    """
+    from oneton.parts import make_rotate_signing, open_parts
+
+    async def work(settings: Settings) -> list[RotatedKey]:
+        async with open_parts(settings) as parts:
+            return await make_rotate_signing(parts)()
+
+    keys = run(work)
+    if as_json:
+        write_json(keys)
+        return
+    table = Table("key", "created", "published until")
+    for each in keys:
+        until = each.published_until
+        shown = "it signs" if until is None else f"{until:%Y-%m-%d %H:%M}"
+        table.add_row(each.kid, f"{each.created_at:%Y-%m-%d %H:%M}", shown)
+    stdout.print(table)

@@ -17,7 +17,7 @@ from oneton.settings import Settings
 
 @click.command(epilog=example("ONETON_DATABASE_URL=postgresql://... oneton worker"))
 def worker() -> None:
-    """Do the work that is no question: re-embed images for `oneton reindex`.
+    """Do the work that is no question: deliver webhooks, re-embed images for `oneton reindex`.
 
     Any number of workers, on any number of machines, share it. They need the same database and
     object store as the servers, and the model packs. SIGTERM finishes what is at work.

@@ -17,6 +17,8 @@ OnetonError
 │   └── OutOfCreditError    the tenant's balance is used up
 ├── SettingError            a setting is wrong; nothing was started
 ├── LicenceError            a model pack's licence has to be accepted first
+├── AddressError            webhooks do not go to this address
+├── BadTextError            a text holds what cannot be kept, such as a zero character
 └── UnavailableError        try again
     ├── RateLimitedError    the key called too often
     ├── BusyError           more work queued than the CPU budget allows
@@ -52,13 +54,22 @@ class SeveralFacesError(ProbeError):
 
 
 class TooLargeError(ProbeError):
-    """The picture has more bytes, or more pixels, than allowed."""
+    """The picture has more bytes, or more pixels, than allowed, in all or on its longer side."""
 
-    def __init__(self, *, limit_bytes: int | None = None, limit_pixels: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        limit_bytes: int | None = None,
+        limit_pixels: int | None = None,
+        limit_side: int | None = None,
+    ) -> None:
         limit = f"{limit_bytes} bytes" if limit_pixels is None else f"{limit_pixels} pixels"
+        if limit_side is not None:
+            limit = f"{limit_side} pixels on a side"
         super().__init__(f"image is larger than {limit}")
         self.limit_bytes = limit_bytes
         self.limit_pixels = limit_pixels
+        self.limit_side = limit_side
 
 
 class UnsupportedTypeError(ProbeError):
@@ -140,6 +151,17 @@ class LicenceError(OnetonError):
         super().__init__(f"the licence of {pack} has to be accepted: --accept-license")
         self.pack = pack
         self.licence = licence
+
+
+class BadTextError(OnetonError):
+    """A text holds a character that cannot be kept."""
+
+    def __init__(self) -> None:
+        super().__init__("a text holds a character that cannot be kept")
+
+
+class AddressError(OnetonError):
+    """Webhooks do not go to this address."""
 
 
 class UnavailableError(OnetonError):

@@ -52,12 +52,16 @@ class ScreenedFace(msgspec.Struct, frozen=True):
 
     Attributes:
         is_match: its score reaches the threshold that counts for its gallery.
+        cosine: the least of this score.
+        fmr: false match rate at this score.
     """
 
     rank: int
     score: Score
     is_match: bool
     face: FaceDetails
+    cosine: Cosine = Cosine(-1.0)
+    fmr: float = 1.0
 
 
 class ScreenedGallery(msgspec.Struct, frozen=True):

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 import msgspec
 
 from oneton.domain.model import TenantId
 
+WebhookDialect = Literal["didit", "veriflow", "native"]
+"""Whose form events have."""
+
 
 class WebhookEndpoint(msgspec.Struct, frozen=True):
     """An address that is told of events.
 
     Attributes:
-        dialect: whose form the events have: `didit`, `veriflow` or `native`.
         secret: what deliveries are signed with; shown once.
         events: types that it is told of; none is all.
     """
 
     endpoint_id: UUID
     tenant_id: TenantId
-    dialect: str
+    dialect: WebhookDialect
     url: str
     secret: str
     label: str = ""
@@ -37,6 +40,7 @@ class Delivery(msgspec.Struct, frozen=True):
     Attributes:
         event_id: the same at every attempt, for the receiver to know it again.
         body: JSON object, without what is put in at each attempt.
+        enabled: whether the endpoint is.
         attempts: made so far, the one under way included.
         next_at: of the next attempt; None once it is over.
     """
@@ -44,7 +48,7 @@ class Delivery(msgspec.Struct, frozen=True):
     delivery_id: UUID
     tenant_id: TenantId
     endpoint_id: UUID
-    dialect: str
+    dialect: WebhookDialect
     url: str
     secret: str
     event_id: UUID
@@ -58,3 +62,4 @@ class Delivery(msgspec.Struct, frozen=True):
     last_status: int | None
     last_error: str | None
     created_at: datetime
+    enabled: bool = True

@@ -6,7 +6,6 @@ A guard runs before the body is read, so that a stranger's body never is.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,8 +16,10 @@ from litestar.handlers.base import BaseRouteHandler
 from oneton.domain import errors
 from oneton.verbs.authenticate import Authenticate, Principal
 from oneton.verbs.cpu import Cpu
+from oneton.verbs.limit_rate import LimitRate
 
 Connection = ASGIConnection[Any, Any, Any, Any]
+Guard = Callable[[Connection, BaseRouteHandler], Awaitable[None]]
 Check = Callable[[Connection], Awaitable[Principal]]
 """Who asks, by a connection's headers.
 
@@ -66,7 +67,7 @@ def by_basic(authenticate: Authenticate) -> Check:
     async def check(connection: Connection) -> Principal:
         try:
             pair = base64.b64decode(_credentials(connection, "basic"), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise errors.UnauthenticatedError("the credentials are not Base64") from error
         client_id, _, secret = pair.partition(":")
         return await authenticate.check_pair(client_id, secret)
@@ -83,10 +84,24 @@ def make_guard(check: Check, cpu: Cpu) -> Callable[[Connection, BaseRouteHandler
     async def admit(connection: Connection, handler: BaseRouteHandler) -> None:
         principal = await check(connection)
         structlog.contextvars.bind_contextvars(tenant=str(principal.tenant_id))
-        principal.require(*handler.opt["permissions"])
+        # Litestar's own answer to OPTIONS does nothing, and says none.
+        is_options = connection.scope.get("method") == "OPTIONS"
+        principal.require(*(() if is_options else handler.opt["permissions"]))
         if handler.opt.get("computes"):
             cpu.check_room()
         connection.state.principal = principal
+
+    return admit
+
+
+def make_limited_guard(guard: Guard, limit_rate: LimitRate, kind: str, limit: int | None) -> Guard:
+    """The same guard, which then counts the key's calls of a kind; with no limit it does not."""
+    if limit is None:
+        return guard
+
+    async def admit(connection: Connection, handler: BaseRouteHandler) -> None:
+        await guard(connection, handler)
+        await limit_rate(connection.state.principal, kind, limit)
 
     return admit
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from litestar import Response, get
 from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath
 
 from oneton.verbs.make_links import MakeLinks
 
 
-@get("/media/{token:str}", operation_id="media", summary="A picture by its link", tags=["media"])
+@get(
+    "/media/{token:str}",
+    operation_id="media",
+    summary="A picture by its link",
+    tags=["media"],
+    responses={
+        404: ResponseSpec(None, description="Its time is over, or it never was."),
+        503: ResponseSpec(None, description="Try again."),
+    },
+)
 async def show_picture(
     token: FromPath[str], make_links: NamedDependency[MakeLinks]
 ) -> Response[bytes]:

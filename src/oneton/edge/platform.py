@@ -11,16 +11,25 @@ from oneton.verbs.browse_faces import BrowseFaces
 from oneton.verbs.check_health import CheckHealth
 from oneton.verbs.cpu import Cpu
 from oneton.verbs.enroll import Enroll
+from oneton.verbs.enroll_request import EnrollRequest
 from oneton.verbs.erase import Erase
+from oneton.verbs.follow_jobs import FollowJobs
 from oneton.verbs.follow_reindex import FollowReindex
+from oneton.verbs.forget_request import ForgetRequest
 from oneton.verbs.identify import Identify
+from oneton.verbs.keep_lists import KeepLists
 from oneton.verbs.keep_picture import KeepPicture
+from oneton.verbs.keep_users import KeepUsers
 from oneton.verbs.limit_rate import LimitRate
 from oneton.verbs.make_links import MakeLinks
 from oneton.verbs.manage_galleries import ManageGalleries
+from oneton.verbs.manage_webhooks import ManageWebhooks
+from oneton.verbs.merchants import Merchants
 from oneton.verbs.purge import Purge
+from oneton.verbs.run_face_sessions import RunFaceSessions
 from oneton.verbs.saved_requests import SavedRequests
 from oneton.verbs.screen import Screen
+from oneton.verbs.sign_results import SignResults
 from oneton.verbs.spend_credit import SpendCredit
 from oneton.verbs.verify import Verify
 
@@ -36,15 +45,24 @@ class Platform:
     identify: Identify
     screen: Screen
     enroll: Enroll
+    enroll_request: EnrollRequest
     erase: Erase
     purge: Purge
     verify: Verify
     browse_faces: BrowseFaces
     manage_galleries: ManageGalleries
     saved_requests: SavedRequests
+    forget_request: ForgetRequest
     keep_picture: KeepPicture
+    keep_lists: KeepLists
+    keep_users: KeepUsers
     make_links: MakeLinks
     answer_once: AnswerOnce
     limit_rate: LimitRate
     spend_credit: SpendCredit
+    merchants: Merchants
+    run_face_sessions: RunFaceSessions
+    sign_results: SignResults
     follow_reindex: FollowReindex
+    manage_webhooks: ManageWebhooks
+    follow_jobs: FollowJobs

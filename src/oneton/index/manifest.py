@@ -31,6 +31,14 @@ class Identity(msgspec.Struct, frozen=True):
     fill: int = 0
 
 
+class KeptGallery(msgspec.Struct, frozen=True):
+    """A gallery of which there are files, whatever the model packs."""
+
+    tenant_id: str
+    gallery_id: str
+    gallery_no: int
+
+
 class Anchor(msgspec.Struct, frozen=True):
     """A face by which Postgres is known to be the one that the snapshot was taken of."""
 

@@ -10,13 +10,21 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from uuid import UUID
 
 import structlog
 
 from oneton.domain.errors import SnapshotError
 from oneton.index.allocator import give_back
 from oneton.index.files import WRITING, sync_folder, write_durably
-from oneton.index.manifest import SEGMENTS, Identity, Manifest, files_of, read_manifest
+from oneton.index.manifest import (
+    SEGMENTS,
+    Identity,
+    KeptGallery,
+    Manifest,
+    files_of,
+    read_manifest,
+)
 from oneton.index.merging import Policy
 from oneton.index.scan import ScanThreads
 from oneton.index.segmented import SegmentedIndex
@@ -138,11 +146,47 @@ class IndexStore:
                 found[manifest.identity] = manifest.faces
         return sorted(found, key=lambda identity: -found[identity])
 
+    def galleries(self) -> set[KeptGallery]:
+        """Of which galleries there are files here; see `discard_gallery`."""
+        found: set[KeptGallery] = set()
+        for folder in self._deserted():
+            for path in folder.glob("*.*/*-*"):
+                gallery_id, _, tenant_id = path.parent.name.partition(".")
+                number = path.name.partition("-")[0]
+                if _is_uuid(tenant_id) and number.isdecimal():
+                    found.add(KeptGallery(tenant_id, gallery_id, int(number)))
+        return found
+
+    def discard_gallery(self, gallery: KeptGallery) -> None:
+        """Delete all files of a gallery that is no more.
+
+        The first process of a machine does so for those that ended, too.
+        """
+        for folder in self._deserted():
+            of_name = folder / f"{gallery.gallery_id}.{gallery.tenant_id}"
+            for path in of_name.glob(f"{gallery.gallery_no}-*"):
+                shutil.rmtree(path, ignore_errors=True)
+                log.info("snapshots of a deleted gallery deleted", folder=str(path))
+            with suppress(OSError):
+                # Unless there is another gallery of this name by now.
+                of_name.rmdir()
+
     def close(self) -> None:
         """Leave the folder to another process."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _deserted(self) -> list[Path]:
+        """The folders that no other process writes to: our own, and as the first all such."""
+        if self.folder is None or not self.is_first:
+            return [] if self.folder is None else [self.folder]
+        found = [self.folder]
+        for folder in replica_folders(self._root):
+            with suppress(OSError):
+                if folder != self.folder and not is_held(folder):
+                    found.append(folder)
+        return found
 
     def _snapshots(self, identity: Identity) -> SnapshotFolder | None:
         if self.folder is None:
@@ -195,7 +239,9 @@ def relative_folder(identity: Identity) -> Path:
     pack = re.sub(r"[^A-Za-z0-9_.-]", "_", identity.model_pack).strip(".") or "pack"
     fill = f"-{identity.fill}" if identity.fill else ""
     return Path(
-        f"{identity.gallery_id}.{identity.tenant_id}", f"{pack}-{identity.model_sha256[:12]}{fill}"
+        f"{identity.gallery_id}.{identity.tenant_id}",
+        # A gallery may be deleted, and another made of its name, while files of it are here.
+        f"{identity.gallery_no}-{pack}-{identity.model_sha256[:12]}{fill}",
     )
 
 
@@ -221,6 +267,13 @@ def is_held(root: Path) -> bool:
     if lock is not None:
         os.close(lock)
     return lock is None
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def _take_lock(folder: Path) -> int | None:

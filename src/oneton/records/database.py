@@ -9,7 +9,7 @@ import asyncpg
 import asyncpg.pool
 import msgspec
 
-from oneton.domain.errors import StoreDownError
+from oneton.domain.errors import BadTextError, StoreDownError
 from oneton.domain.model import TenantId
 
 APP_ROLE = "oneton_app"
@@ -37,11 +37,22 @@ _DOWN = (
 )
 
 
+_BAD_TEXT = (
+    asyncpg.CharacterNotInRepertoireError,
+    asyncpg.UntranslatableCharacterError,
+)
+
+
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn the errors of a Postgres that is away or overrun into StoreDownError."""
+    """Turn the errors of a Postgres that is away or overrun into StoreDownError.
+
+    A text that it cannot keep becomes a BadTextError.
+    """
     try:
         yield
+    except _BAD_TEXT as error:
+        raise BadTextError from error
     except _DOWN as error:
         raise StoreDownError(f"Postgres: {type(error).__name__}: {error}") from error
 

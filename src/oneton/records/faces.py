@@ -264,6 +264,11 @@ class LockedGallery:
         self._connection = connection
         self.gallery = gallery
 
+    @property
+    def connection(self) -> Connection:
+        """Its transaction, for what is written together with a face."""
+        return self._connection
+
     async def changes(self, since: int, dimension: int, pack_no: int | None = None) -> Changes:
         """What moved the gallery from head `since` to now, as `Faces.changes`."""
         arguments = _changes_of(self.gallery.tenant_id, self.gallery, pack_no, since, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import asyncpg
 import msgspec
 from uuid_utils.compat import uuid7
@@ -140,6 +142,18 @@ class Galleries:
                 gallery_no,
             )
         return read_job(row)
+
+    async def gone(self, kept: Sequence[tuple[TenantId, int]]) -> set[int]:
+        """Those numbers of galleries that are no more, though their tenants are.
+
+        What is of tenants that are not here may be another database's.
+        """
+        rows = await self._database.fetch(
+            "select oneton_galleries_gone($1, $2) as gallery_no",
+            [tenant for tenant, _ in kept],
+            [gallery_no for _, gallery_no in kept],
+        )
+        return {int(row["gallery_no"]) for row in rows}
 
     async def count(self, tenant: TenantId, gallery: Gallery) -> FaceCounts:
         """How many faces a gallery has."""

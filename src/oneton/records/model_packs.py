@@ -10,6 +10,7 @@ import msgspec
 
 from oneton.domain.errors import ConflictError, NotFoundError
 from oneton.domain.model import ModelPack
+from oneton.records.audit import Audit
 from oneton.records.database import Database
 
 
@@ -134,12 +135,7 @@ class ModelPacks:
 
     async def note(self, actor: str, action: str, details: Mapping[str, object]) -> None:
         """Write down what an operator did."""
-        await self._database.fetch(
-            "insert into audit_event (actor, action, details) values ($1, $2, $3)",
-            actor,
-            action,
-            msgspec.json.encode(details).decode(),
-        )
+        await Audit(self._database).note(None, actor, action, details)
 
 
 def _registered(row: asyncpg.Record) -> RegisteredPack:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
@@ -12,15 +12,21 @@ from uuid_utils.compat import uuid7
 
 from oneton.domain.errors import ConflictError, NotFoundError
 from oneton.domain.model import TenantId
-from oneton.domain.requests import NewEvent
+from oneton.domain.requests import NewEvent, RequestId
 from oneton.domain.webhooks import Delivery, WebhookEndpoint
 from oneton.records.database import Connection, Database, one_row, write_json
 
 
 async def put_events(
-    connection: Connection, tenant: TenantId, events: Sequence[NewEvent]
+    connection: Connection,
+    tenant: TenantId,
+    events: Sequence[NewEvent],
+    request_id: RequestId | None = None,
 ) -> list[UUID]:
     """Put events in the outbox, for each endpoint that wants them, within a transaction.
+
+    Args:
+        request_id: what they tell of; when it is deleted they are, too, told or not.
 
     Returns:
         ids of the deliveries.
@@ -28,9 +34,10 @@ async def put_events(
     made: list[UUID] = []
     for event in events:
         rows = await connection.fetch(
-            """insert into outbox (delivery_id, tenant_id, endpoint_id, event_id, event_type, body)
-               select gen_random_uuid(), tenant_id, endpoint_id, $1, $2, $3 from webhook_endpoint
-               where tenant_id = $4 and dialect = $5 and enabled
+            """insert into outbox (delivery_id, tenant_id, endpoint_id, event_id, event_type, body,
+                 request_id)
+               select gen_random_uuid(), tenant_id, endpoint_id, $1, $2, $3, $6
+               from webhook_endpoint where tenant_id = $4 and dialect = $5 and enabled
                  and (events = '{}' or $2 = any (events))
                returning delivery_id""",
             uuid7(),
@@ -38,6 +45,7 @@ async def put_events(
             write_json(event.body),
             tenant,
             event.dialect,
+            request_id,
         )
         made += [row["delivery_id"] for row in rows]
     return made
@@ -53,7 +61,7 @@ class WebhookEndpoints:
         """Add an endpoint.
 
         Raises:
-            ConflictError: the tenant's dialect has one of this address.
+            ConflictError: the tenant's dialect has one of this address, or its only one.
         """
         try:
             async with self._database.transaction(endpoint.tenant_id) as connection:
@@ -72,7 +80,9 @@ class WebhookEndpoints:
                     endpoint.enabled,
                 )
         except asyncpg.UniqueViolationError as error:
-            raise ConflictError("there is a webhook endpoint of this address already") from error
+            only = error.constraint_name == "webhook_endpoint_of_veriflow"
+            which = "of VeriFlow's, which has one only," if only else "of this address"
+            raise ConflictError(f"there is a webhook endpoint {which} already") from error
         return _endpoint(row)
 
     async def list(self, tenant: TenantId, dialect: str | None = None) -> list[WebhookEndpoint]:
@@ -148,6 +158,11 @@ class Outbox:
         rows = await self._database.fetch("select * from oneton_outbox_due($1)", at_most)
         return [(TenantId(row["tenant_id"]), row["delivery_id"]) for row in rows]
 
+    async def forget(self, days: int) -> int:
+        """Delete the deliveries of all tenants that are over and older; returns how many."""
+        rows = await self._database.fetch("select oneton_forget_deliveries($1) as gone", days)
+        return int(rows[0]["gone"])
+
     async def test(self, tenant: TenantId, endpoint_id: UUID, event: NewEvent) -> UUID:
         """Put a test event in the outbox, for one endpoint; its delivery's id."""
         delivery_id = uuid7()
@@ -192,13 +207,16 @@ class Outbox:
     async def again(self, tenant: TenantId, delivery_id: UUID) -> None:
         """Have a delivery made once more, from its first attempt on, with the same event id.
 
+        What came of it before is forgotten.
+
         Raises:
             NotFoundError: the tenant has none of this id.
         """
         async with self._database.transaction(tenant) as connection:
             done = await connection.fetchval(
                 """update outbox set attempts = 0, next_at = now(), delivered_at = null,
-                     dropped_at = null where delivery_id = $1 returning true""",
+                     dropped_at = null, last_status = null, last_error = null
+                   where delivery_id = $1 returning true""",
                 delivery_id,
             )
         if not done:
@@ -231,29 +249,29 @@ class Outbox:
         status: int | None,
         error: str | None,
         delivered: bool,
-        again_at: datetime | None,
+        again_in: timedelta | None,
     ) -> None:
-        """Write down what an attempt came to.
+        """Write down what an attempt came to, unless another was begun meanwhile.
 
         Args:
-            again_at: of the next attempt; None when there is none.
+            again_in: the next attempt; None when there is none.
         """
         async with self._database.transaction(delivery.tenant_id) as connection:
             await connection.execute(
-                """update outbox set next_at = $2, last_status = $3, last_error = $4,
-                     delivered_at = case when $5 then now() end,
-                     dropped_at = case when $5 or $2::timestamptz is not null then null
-                       else now() end
-                   where delivery_id = $1""",
+                """update outbox set next_at = now() + $2::interval, last_status = $3,
+                     last_error = $4, delivered_at = case when $5 then now() end,
+                     dropped_at = case when $5 or $2 is not null then null else now() end
+                   where delivery_id = $1 and attempts = $6""",
                 delivery.delivery_id,
-                again_at,
+                again_in,
                 status,
                 error,
                 delivered,
+                delivery.attempts,
             )
 
 
-_DELIVERY = """o.*, e.dialect, e.url, e.secret, e.label from outbox o
+_DELIVERY = """o.*, e.dialect, e.url, e.secret, e.enabled from outbox o
   join webhook_endpoint e using (endpoint_id)"""
 
 
@@ -290,5 +308,6 @@ def _delivery(row: asyncpg.Record) -> Delivery:
         dropped_at=row["dropped_at"],
         last_status=row["last_status"],
         last_error=row["last_error"],
+        enabled=row["enabled"],
         created_at=row["created_at"],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import asyncpg
@@ -25,6 +25,9 @@ from oneton.domain.requests import (
 from oneton.records.database import Connection, Database, one_row, read_json, write_json
 from oneton.records.outbox import put_events
 
+EventsOf = Callable[[SavedRequest], Sequence[NewEvent]]
+"""What webhooks are told of a request, by the request as it is saved."""
+
 
 class Requests:
     """Saved calls of one tenant at a time."""
@@ -37,31 +40,19 @@ class Requests:
         tenant: TenantId,
         new: NewRequest,
         pictures: Sequence[StoredPicture] = (),
-        events: Sequence[NewEvent] = (),
+        events: Sequence[NewEvent] | EventsOf = (),
     ) -> SavedRequest:
         """Add a request, its pictures and what webhooks are told of it, all or nothing.
 
         Args:
             pictures: which the object store has already.
+            events: or what makes them, where they tell the request's number or time.
 
         Raises:
             ConflictError: there is one of this id.
         """
-        try:
-            async with self._database.transaction(tenant) as connection:
-                row = await one_row(connection, _INSERT, *_arguments(tenant, new))
-                await _insert_pictures(connection, new.request_id, new.keep_images, pictures)
-                await put_events(connection, tenant, events)
-                # Last, for the row stays locked until the commit.
-                number = await connection.fetchval(
-                    "update tenant set requests = requests + 1 returning requests"
-                )
-                await connection.execute(
-                    "update request set number = $2 where request_id = $1", new.request_id, number
-                )
-        except asyncpg.UniqueViolationError as error:
-            raise ConflictError(f"there is a request {new.request_id} already") from error
-        return _request(row, pictures, number)
+        async with self._database.transaction(tenant) as connection:
+            return await insert_request(connection, tenant, new, pictures, events)
 
     async def read(self, tenant: TenantId, request_id: RequestId) -> SavedRequest:
         """A request and its pictures.
@@ -137,7 +128,7 @@ class Requests:
         *,
         actor: str,
         comment: str = "",
-        events: Sequence[NewEvent] = (),
+        events: Sequence[NewEvent] | EventsOf = (),
     ) -> SavedRequest:
         """Change a request's state, and keep in mind who did.
 
@@ -171,28 +162,31 @@ class Requests:
                 actor,
                 comment,
             )
-            if before != state:
-                await put_events(connection, tenant, events)
             found = await _pictures_of(connection, tenant, [request_id])
-        return _request(row, found.get(request_id, ()))
+            saved = _request(row, found.get(request_id, ()))
+            if before != state:
+                told = events(saved) if callable(events) else events
+                await put_events(connection, tenant, told, request_id)
+        return saved
 
     async def reviews(self, tenant: TenantId, request_id: RequestId) -> list[Review]:
         """What reviewers did to a request, oldest first."""
+        return (await self.reviews_of(tenant, [request_id])).get(request_id, [])
+
+    async def reviews_of(
+        self, tenant: TenantId, request_ids: Sequence[RequestId]
+    ) -> dict[RequestId, list[Review]]:
+        """What reviewers did to each of some requests, oldest first; those without are left out."""
         async with self._database.transaction(tenant) as connection:
             rows = await connection.fetch(
-                "select * from request_review where request_id = $1 order by review_no", request_id
+                "select * from request_review where request_id = any ($1) order by review_no",
+                list(request_ids),
             )
-        return [
-            Review(
-                request_id=RequestId(row["request_id"]),
-                state_before=RequestState(row["state_before"]),
-                state=RequestState(row["state"]),
-                actor=row["actor"],
-                comment=row["comment"],
-                at=row["at"],
-            )
-            for row in rows
-        ]
+        found: dict[RequestId, list[Review]] = {}
+        for row in rows:
+            review = _review(row)
+            found.setdefault(review.request_id, []).append(review)
+        return found
 
     async def delete(self, tenant: TenantId, request_id: RequestId) -> SavedRequest:
         """Delete a request and the rows of its pictures, whose objects the caller deletes.
@@ -241,7 +235,7 @@ class Pictures:
             )
         if row is None:
             raise NotFoundError("picture", picture_id)
-        return _picture(row)
+        return read_picture(row)
 
     async def remove(
         self, tenant: TenantId, picture_ids: Sequence[PictureId]
@@ -251,7 +245,7 @@ class Pictures:
             rows = await connection.fetch(
                 "delete from picture where picture_id = any ($1) returning *", list(picture_ids)
             )
-        return [_picture(row) for row in rows]
+        return [read_picture(row) for row in rows]
 
     async def page(
         self, tenant: TenantId, after: PictureId | None, limit: int
@@ -264,7 +258,46 @@ class Pictures:
                 after,
                 limit,
             )
-        return [_picture(row) for row in rows]
+        return [read_picture(row) for row in rows]
+
+
+async def insert_request(
+    connection: Connection,
+    tenant: TenantId,
+    new: NewRequest,
+    pictures: Sequence[StoredPicture] = (),
+    events: Sequence[NewEvent] | EventsOf = (),
+) -> SavedRequest:
+    """As `Requests.save`, within a transaction of the tenant that soon commits."""
+    try:
+        row = await one_row(connection, _INSERT, *_arguments(tenant, new))
+    except asyncpg.UniqueViolationError as error:
+        raise ConflictError(f"there is a request {new.request_id} already") from error
+    await _insert_pictures(connection, new.request_id, new.keep_images, pictures)
+    if not callable(events):
+        await put_events(connection, tenant, events, new.request_id)
+    # Last, for the row stays locked until the commit.
+    number = await connection.fetchval(
+        "update tenant set requests = requests + 1 returning requests"
+    )
+    await connection.execute(
+        "update request set number = $2 where request_id = $1", new.request_id, number
+    )
+    saved = _request(row, pictures, number)
+    if callable(events):
+        await put_events(connection, tenant, events(saved), new.request_id)
+    return saved
+
+
+def _review(row: asyncpg.Record) -> Review:
+    return Review(
+        request_id=RequestId(row["request_id"]),
+        state_before=RequestState(row["state_before"]),
+        state=RequestState(row["state"]),
+        actor=row["actor"],
+        comment=row["comment"],
+        at=row["at"],
+    )
 
 
 def new_picture(tenant: TenantId, content_type: str, name: str = "") -> StoredPicture:
@@ -330,11 +363,12 @@ async def _pictures_of(
     )
     found: dict[RequestId, tuple[StoredPicture, ...]] = {}
     for row in rows:
-        found[row["request_id"]] = (*found.get(row["request_id"], ()), _picture(row))
+        found[row["request_id"]] = (*found.get(row["request_id"], ()), read_picture(row))
     return found
 
 
-def _picture(row: asyncpg.Record) -> StoredPicture:
+def read_picture(row: asyncpg.Record) -> StoredPicture:
+    """A picture of its row."""
     return StoredPicture(
         picture_id=PictureId(row["picture_id"]),
         tenant_id=TenantId(row["tenant_id"]),

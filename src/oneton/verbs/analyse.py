@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oneton.biometrics.analyse import Analyser
-from oneton.biometrics.decode import ALL_TYPES
+from oneton.biometrics.decode import ALL_TYPES, sniff
 from oneton.domain.errors import SnapshotError
 from oneton.domain.model import Analysis
 from oneton.domain.stages import stage
@@ -27,6 +27,7 @@ class Picture:
         rotate: look for upright faces at every right angle.
         attributes: estimate age and gender.
         liveness: assess it, where there is a model.
+        limit_side: of its longer side, in pixels; None is as long as settings allow.
     """
 
     data: bytes
@@ -34,6 +35,12 @@ class Picture:
     rotate: bool = False
     attributes: bool = False
     liveness: bool = False
+    limit_side: int | None = None
+
+    @property
+    def content_type(self) -> str | None:
+        """By the first bytes; None when it is no known one. Nothing is decoded."""
+        return sniff(self.data)
 
 
 Ranking = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -74,6 +81,7 @@ class Analyse:
             rotate=picture.rotate,
             attributes=picture.attributes,
             liveness=picture.liveness,
+            limit_side=picture.limit_side,
         )
 
     def _analyse_and_search(

@@ -145,6 +145,17 @@ class Authenticate:
             self._secrets[digest] = (asked_s, key)
         return _principal(key)
 
+    async def check_key(self, key_id: UUID) -> Principal:
+        """Whose key this is; for dialects with tokens of their own, which they have checked.
+
+        Raises:
+            UnauthenticatedError: there is none of this id, or it was revoked.
+        """
+        try:
+            return _principal(await self._key(key_id))
+        except NotFoundError as error:
+            raise UnauthenticatedError("the key is not valid") from error
+
     async def check_pair(self, client_id: str, client_secret: str) -> Principal:
         """Whose key has this id and this secret.
 

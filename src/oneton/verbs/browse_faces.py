@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -58,6 +59,12 @@ class BrowseFaces:
         if face_id not in found:
             raise NotFoundError("face record", face_id)
         return found[face_id]
+
+    async def known(
+        self, tenant: TenantId, face_ids: Sequence[FaceId]
+    ) -> dict[FaceId, FaceDetails]:
+        """Those of these face records that are still there."""
+        return await self.faces.details(tenant, face_ids) if face_ids else {}
 
     async def of_reference(
         self,

@@ -14,10 +14,10 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from oneton.domain.errors import IndexLoadingError, OnetonError
+from oneton.domain.errors import IndexLoadingError, NotFoundError, OnetonError
 from oneton.domain.model import Gallery, GalleryId, ModelPack, SecondPack, TenantId
 from oneton.domain.stages import stage
-from oneton.index.manifest import Identity, Manifest, names_of
+from oneton.index.manifest import Identity, KeptGallery, Manifest, names_of
 from oneton.index.segmented import BULK_FACES, SegmentedIndex
 from oneton.index.store import IndexStore
 from oneton.records.faces import CHUNK, LOAD_CHUNK, Faces
@@ -57,6 +57,7 @@ class Loaded:
         snapshot_files: names of its segments.
         snapshot_at_s: when that was taken, monotonic.
         snapshot_failed_s: when the last one that could not be was tried.
+        gone: the gallery was deleted; no file of it is to be written any more.
     """
 
     def __init__(self, gallery: Gallery, pack_no: int, identity: Identity) -> None:
@@ -71,6 +72,7 @@ class Loaded:
         self.snapshot_files: set[str] = set()
         self.snapshot_at_s = monotonic()
         self.snapshot_failed_s = -inf
+        self.gone = False
 
     @property
     def key(self) -> _Key:
@@ -164,6 +166,29 @@ class CatchUp:
         if self._copies is not None:
             self._copies.start_forget(identity)
 
+    async def forget_deleted(self) -> None:
+        """Let go of galleries that are no more: indexes, snapshots, and copies of these.
+
+        Raises:
+            StoreDownError: Postgres does not answer.
+        """
+        kept = await self._upkeep.run_upkeep(self._store.galleries)
+        kept |= {_kept(held.gallery) for held in self._held.values()}
+        if not kept:
+            return
+        gone = await self._galleries.gone(
+            [(TenantId(UUID(each.tenant_id)), each.gallery_no) for each in kept]
+        )
+        for each in kept:
+            if each.gallery_no not in gone:
+                continue
+            for held in list(self._held.values()):
+                if held.gallery.gallery_no == each.gallery_no:
+                    self._let_go(held)
+            await self._upkeep.run_upkeep(partial(self._store.discard_gallery, each))
+            if self._copies is not None:
+                self._copies.start_forget_gallery(each)
+
     async def is_of_use(self, identity: Identity) -> bool:
         """Whether a snapshot is of a gallery and a model pack that Postgres has together.
 
@@ -173,6 +198,8 @@ class CatchUp:
         gallery = await self._galleries.read(
             TenantId(UUID(identity.tenant_id)), GalleryId(identity.gallery_id)
         )
+        if gallery.gallery_no != identity.gallery_no:
+            return False
         for pack_no in gallery.pack_nos:
             sha256 = (await self._packs.named(pack_no)).sha256
             if (sha256, gallery.fill_of(pack_no)) == (identity.model_sha256, identity.fill):
@@ -230,6 +257,9 @@ class CatchUp:
         held = self._held.get(key)
         if held is not None and held.gallery.gallery_no == gallery.gallery_no:
             return held
+        if held is not None:
+            # Of a gallery that was deleted before another one got its name.
+            self._let_go(held)
         if pack_no not in self._known:
             self._known[pack_no] = await self._packs.named(pack_no)
             # Another question may have been first.
@@ -261,7 +291,9 @@ class CatchUp:
                 await asyncio.shield(task)
         except TimeoutError:
             raise IndexLoadingError("the gallery's index is being loaded", 2) from None
-        assert held.index is not None
+        if held.index is None:
+            # The task was that of a deleted gallery of the same name.
+            raise IndexLoadingError("the gallery's index is being loaded", 1)
         return held.index
 
     async def _load(self, held: Loaded, gallery: Gallery) -> None:
@@ -283,7 +315,7 @@ class CatchUp:
         held.snapshot_files = set() if manifest is None else names_of(manifest)
         held.snapshot_at_s = monotonic()
         self.count(held)
-        if self._copies is not None and manifest is not None:
+        if self._copies is not None and manifest is not None and not held.gone:
             self._copies.start_upload(manifest)
         if len(index) >= SAID_FACES:
             log.info(
@@ -307,6 +339,11 @@ class CatchUp:
             self._store.refuse(held.identity, manifest, why)
             if self._copies is not None:
                 self._copies.start_discard(manifest)
+
+    def _let_go(self, held: Loaded) -> None:
+        """Drop the index of a gallery that is no more; who asked before may use it to the end."""
+        held.gone = True
+        self.drop(held)
 
     async def _bring(self, held: Loaded, index: SegmentedIndex, gallery: Gallery) -> None:
         async with held.lock:
@@ -347,7 +384,10 @@ class CatchUp:
         index = held.index
         try:
             gallery = await self._galleries.read(held.gallery.tenant_id, held.gallery.gallery_id)
-            if index is None or held.gallery.gallery_no != gallery.gallery_no:
+            if held.gallery.gallery_no != gallery.gallery_no:
+                await self.forget_deleted()
+                return
+            if index is None:
                 return
             if gallery.fill_of(held.pack_no) != held.fill:
                 # Cancelled, rolled back, or kept long enough.
@@ -360,8 +400,21 @@ class CatchUp:
                 ahead = await self._hold(gallery, gallery.second_pack_no)
                 if ahead.index is None:
                     self._start("load", ahead.key, self._load(ahead, gallery))
+        except NotFoundError:
+            await self._forget_quietly()
         except OnetonError as error:
             log.warning("following a gallery failed", error=str(error))
+
+    async def _forget_quietly(self) -> None:
+        try:
+            await self.forget_deleted()
+        except OnetonError as error:
+            # It is done again soon.
+            log.warning("letting go of deleted galleries failed", error=str(error))
+
+
+def _kept(gallery: Gallery) -> KeptGallery:
+    return KeptGallery(str(gallery.tenant_id), gallery.gallery_id, gallery.gallery_no)
 
 
 def _identity(gallery: Gallery, pack: ModelPack, fill: int = 0) -> Identity:

@@ -12,11 +12,11 @@ import structlog
 from oneton.domain.errors import OnetonError
 from oneton.images import SnapshotCopies
 from oneton.index import copies
-from oneton.index.manifest import Identity, Manifest
+from oneton.index.manifest import Identity, KeptGallery, Manifest
 from oneton.index.store import IndexStore
 from oneton.verbs.cpu import Cpu
 from oneton.verbs.download_snapshot import DownloadSnapshot
-from oneton.verbs.shelf import Shelf
+from oneton.verbs.shelf import Shelf, delete_copies
 from oneton.verbs.upload_snapshot import UploadSnapshot
 
 log = structlog.get_logger()
@@ -50,7 +50,8 @@ class CopySnapshots:
         self.upload = UploadSnapshot(self._shelf, changes)
         self._download = DownloadSnapshot(Shelf(images, store, cpu), changes, least_faces)
         self._turn = asyncio.Semaphore()
-        self._tasks: dict[tuple[str, Identity], asyncio.Task[None]] = {}
+        self._images = images
+        self._tasks: dict[tuple[str, Identity | KeptGallery], asyncio.Task[None]] = {}
         self._closed = False
         self._failed_at_s: float | None = None
 
@@ -80,6 +81,10 @@ class CopySnapshots:
 
         self._start("forget", identity, forget)
 
+    def start_forget_gallery(self, gallery: KeptGallery) -> None:
+        """Remove all copies of a gallery that is no more, once what is copied now is."""
+        self._start("forget", gallery, partial(delete_copies, self._images, gallery))
+
     async def download(self, identity: Identity, head: int, own_head: int | None) -> bool:
         """See `DownloadSnapshot`; never raises what the store or the disk did wrong."""
         failed_at_s = self._failed_at_s
@@ -101,7 +106,9 @@ class CopySnapshots:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    def _start(self, what: str, identity: Identity, work: Callable[[], Awaitable[object]]) -> None:
+    def _start(
+        self, what: str, identity: Identity | KeptGallery, work: Callable[[], Awaitable[object]]
+    ) -> None:
         key = (what, identity)
         if self._closed or key in self._tasks:
             return
@@ -121,7 +128,7 @@ class CopySnapshots:
 
         self._tasks[key] = asyncio.create_task(in_turn())
 
-    def _say_failed(self, what: str, identity: Identity, error: Exception) -> None:
+    def _say_failed(self, what: str, identity: Identity | KeptGallery, error: Exception) -> None:
         """Once, until something works again."""
         say = log.warning if self._failed_at_s is None else log.debug
         self._failed_at_s = monotonic()

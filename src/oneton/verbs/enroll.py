@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 from time import monotonic
 
@@ -12,7 +12,13 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from oneton.biometrics.quality import check as check_quality
-from oneton.domain.errors import ConflictError, ProbeError, StoreDownError, UnavailableError
+from oneton.domain.errors import (
+    ConflictError,
+    NotFoundError,
+    ProbeError,
+    StoreDownError,
+    UnavailableError,
+)
 from oneton.domain.model import (
     NO_NOTE,
     Analysis,
@@ -40,6 +46,9 @@ from oneton.verbs.judge import threshold_of
 from oneton.verbs.load_model import LoadModel, Model
 
 log = structlog.get_logger()
+
+Also = Callable[[LockedGallery, FaceId], Awaitable[None]]
+"""What is written with a new record, in its transaction; a ConflictError of it undoes both."""
 
 
 class Verdict(Enum):
@@ -98,6 +107,11 @@ class Enroll:
     faces: Faces
     images: ImageStore
     commit_within_s: float
+    also: Also | None = None
+
+    def writing(self, also: Also) -> Enroll:
+        """The same, with something that is written with every record that it adds."""
+        return replace(self, also=also)
 
     async def __call__(
         self,
@@ -120,6 +134,7 @@ class Enroll:
 
         Raises:
             ProbeError: the picture cannot be used, or is below the gallery's floor.
+            ConflictError: of `also`; nothing was added.
             NotFoundError: the tenant has no such gallery.
             UnavailableError: try again. When Postgres went away during the commit, the face may
                 have been added: an idempotency key, or `if_missing`, makes the second try safe.
@@ -245,21 +260,28 @@ class Enroll:
         stored_s = monotonic()
         with stage("store"):
             await self.images.put(key, probe.picture.data, analysis.content_type)
-        with stage("commit"):
-            async with self.faces.locked(tenant, gallery) as locked:
-                verdict = await self._judge(
-                    locked, probe, threshold, searched_head, idempotency_key
-                )
-                if verdict is Verdict.FREE:
-                    if monotonic() - stored_s > self.commit_within_s:
-                        raise UnavailableError("the enrolment took too long")
-                    await locked.add(
-                        face_id,
-                        {no: probe.embeddings[no] for no in locked.gallery.pack_nos},
-                        content_type=analysis.content_type,
-                        idempotency_key=idempotency_key,
-                        note=note,
+        try:
+            with stage("commit"):
+                async with self.faces.locked(tenant, gallery) as locked:
+                    verdict = await self._judge(
+                        locked, probe, threshold, searched_head, idempotency_key
                     )
+                    if verdict is Verdict.FREE:
+                        if monotonic() - stored_s > self.commit_within_s:
+                            raise UnavailableError("the enrolment took too long")
+                        await locked.add(
+                            face_id,
+                            {no: probe.embeddings[no] for no in locked.gallery.pack_nos},
+                            content_type=analysis.content_type,
+                            idempotency_key=idempotency_key,
+                            note=note,
+                        )
+                        if self.also is not None:
+                            await self.also(locked, face_id)
+        except (ConflictError, NotFoundError):
+            # There is a face of this key, or no such gallery any more.
+            await self._drop(key)
+            raise
         if verdict is Verdict.FREE:
             return Enrolment(face_id, added=True, score=None, faces=analysis.faces)
         await self._drop(key)

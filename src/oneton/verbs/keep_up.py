@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from time import monotonic
 from uuid import UUID
 
@@ -29,6 +31,10 @@ log = structlog.get_logger()
 TICK_S = 0.5
 STEPS = 4
 """Of sealing and merging in a row; then come snapshots, other galleries, and what memory allows."""
+FORGET_EVERY_S = 60.0
+"""So often files are looked for of galleries that are no more, for news may be lost."""
+LAST_LOOK_S = 2.0
+"""For so long a shutdown waits for what Postgres says of that."""
 RETRY_S = 60.0
 """After a snapshot that could not be written."""
 
@@ -57,13 +63,24 @@ class KeepUp:
 
     async def run(self) -> None:
         """Keep up until cancelled."""
+        looked_s = -inf
         while True:
             try:
+                if monotonic() - looked_s >= FORGET_EVERY_S:
+                    looked_s = monotonic()
+                    await self._forget_deleted()
                 await self.once()
             except Exception:
                 # Answers do not depend on it, and the next round may do better.
                 log.exception("keeping up failed")
             await asyncio.sleep(TICK_S)
+
+    async def _forget_deleted(self) -> None:
+        """Whether there was news of it or not."""
+        try:
+            await self.catch_up.forget_deleted()
+        except UnavailableError as error:
+            log.info("deleted galleries are let go of later", why=str(error))
 
     async def warm(self) -> None:
         """Load the galleries that have snapshots before they are asked about, the largest first."""
@@ -125,7 +142,7 @@ class KeepUp:
     async def take_snapshot(self, held: Loaded, *, however_small: bool = False) -> Manifest | None:
         """Write what an index holds; None when it is small or cannot be written."""
         index = held.index
-        if index is None or index.damage is not None:
+        if index is None or index.damage is not None or held.gone:
             return None
         held.snapshot_at_s = monotonic()
         take = self.store.take_any if however_small else self.store.take
@@ -151,6 +168,9 @@ class KeepUp:
 
     async def close(self) -> None:
         """Write what changed since the last snapshots, at shutdown."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_LOOK_S):
+                await self._forget_deleted()
         for held in self.catch_up.held():
             if held.index is not None and held.index.head > held.snapshot_head:
                 await self.take_snapshot(held)
@@ -160,7 +180,7 @@ class KeepUp:
         assert index is not None
         try:
             for _ in range(STEPS):
-                if not await self.upkeep.run_upkeep(index.upkeep):
+                if held.gone or not await self.upkeep.run_upkeep(index.upkeep):
                     return
                 self.catch_up.count(held)
         except SnapshotError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from oneton.biometrics.calibration import Calibration
+from oneton.domain.errors import ConflictError
 from oneton.domain.model import (
     Gallery,
     GalleryId,
@@ -52,7 +53,10 @@ class ManageGalleries:
         for gallery in await self.galleries.list(tenant):
             if gallery.gallery_id == gallery_id:
                 return gallery
-        return await self.create(tenant, gallery_id, new)
+        try:
+            return await self.create(tenant, gallery_id, new)
+        except ConflictError:
+            return await self.galleries.read(tenant, gallery_id)
 
     async def list(self, tenant: TenantId) -> list[Gallery]:
         """A tenant's galleries by name."""

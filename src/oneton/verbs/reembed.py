@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from oneton.biometrics.analyse import Analyser
-from oneton.domain.errors import NotFoundError, ProbeError
+from oneton.domain.errors import NoFaceError, NotFoundError, ProbeError
 from oneton.domain.model import Embedding, FaceNo, image_key
 from oneton.domain.reindexing import RunState, ToEmbed, Work
 from oneton.images import ImageStore
@@ -84,11 +84,19 @@ class Reembed:
             return each.face_no, str(error)
 
 
+def _embed_found(analyser: Analyser, data: bytes) -> Embedding:
+    try:
+        return analyser.analyse(data).embedding
+    except NoFaceError:
+        # It may have been enrolled lying on its side.
+        return analyser.analyse(data, rotate=True).embedding
+
+
 def _embed_slowly(analyser: Analyser, data: bytes, rate: int) -> Embedding:
     """Embed, then rest for as long as the rate asks: by CPU time, not by waiting for a core."""
     started_s = time.thread_time()
     try:
-        return analyser.analyse(data).embedding
+        return _embed_found(analyser, data)
     finally:
         if rate < 100:
             time.sleep((time.thread_time() - started_s) * (100 - rate) / rate)

@@ -18,7 +18,7 @@ from oneton.domain.requests import (
 )
 from oneton.domain.stages import stage
 from oneton.images import ImageStore
-from oneton.records.requests import Requests, new_picture
+from oneton.records.requests import EventsOf, Requests, new_picture
 from oneton.verbs.keep_picture import delete_objects
 
 
@@ -34,9 +34,12 @@ class SavedRequests:
         tenant: TenantId,
         new: NewRequest,
         pictures: Sequence[NewPicture] = (),
-        events: Sequence[NewEvent] = (),
+        events: Sequence[NewEvent] | EventsOf = (),
     ) -> SavedRequest:
         """Keep a call, its pictures, and put what webhooks are told in the outbox.
+
+        Args:
+            events: or what makes them of the request as it is saved.
 
         Raises:
             ConflictError: there is one of this id.
@@ -87,7 +90,7 @@ class SavedRequests:
         *,
         actor: str,
         comment: str = "",
-        events: Sequence[NewEvent] = (),
+        events: Sequence[NewEvent] | EventsOf = (),
     ) -> SavedRequest:
         """Change a request's state, and keep in mind who did.
 
@@ -104,6 +107,12 @@ class SavedRequests:
     async def reviews(self, tenant: TenantId, request_id: RequestId) -> list[Review]:
         """What reviewers did to a request, oldest first."""
         return await self.requests.reviews(tenant, request_id)
+
+    async def reviews_of(
+        self, tenant: TenantId, request_ids: Sequence[RequestId]
+    ) -> dict[RequestId, list[Review]]:
+        """The same of several requests; those without are left out."""
+        return await self.requests.reviews_of(tenant, request_ids) if request_ids else {}
 
     async def delete(self, tenant: TenantId, request_id: RequestId) -> SavedRequest:
         """Delete a request with its pictures; a face that it enrolled stays.

@@ -46,6 +46,7 @@ class Terms:
 
     Attributes:
         limit: candidates at most, over all galleries.
+        each: that many of each gallery instead, so that none hides what is in another.
         least: candidates of a lower score are left out.
         threshold: from which a candidate is a match; None is each gallery's own.
         target_fpir: instead: the threshold follows each gallery's size.
@@ -54,6 +55,7 @@ class Terms:
     """
 
     limit: int = 1
+    each: bool = False
     least: Score = NO_SCORE
     threshold: Score | None = None
     target_fpir: float | None = None
@@ -108,20 +110,21 @@ class Screen:
             gallery = _judged(current, terms)
             of_its = threshold_of(gallery, len(current.index), model.calibration)
             asked.append(_Asked(current, model, analyses[current.pack_no], of_its))
-        found: list[tuple[Candidate, FaceDetails, bool]] = []
+        found: list[tuple[Candidate, FaceDetails, _Asked]] = []
         for each, ranking in zip(asked, rankings, strict=True):
             found += [
-                (candidate, details, candidate.score >= each.threshold)
+                (candidate, details, each)
                 for candidate, details in await self._candidates(tenant, each, ranking, terms)
             ]
         found.sort(key=lambda each: -each[0].score)
+        shown = found if terms.each else found[: terms.limit]
         structlog.contextvars.bind_contextvars(
             threshold=round(asked[0].threshold, 2), model_pack=asked[0].model.pack.name
         )
         return Screening(
             candidates=tuple(
-                ScreenedFace(rank, candidate.score, is_match, details)
-                for rank, (candidate, details, is_match) in enumerate(found[: terms.limit], start=1)
+                _screened(rank, candidate, details, of_gallery)
+                for rank, (candidate, details, of_gallery) in enumerate(shown, start=1)
             ),
             total=len(found),
             galleries=tuple(_gallery(each) for each in asked),
@@ -202,6 +205,18 @@ def _judged(current: Current, terms: Terms) -> Gallery:
     if terms.target_fpir is not None:
         return msgspec.structs.replace(current.gallery, target_fpir=terms.target_fpir)
     return current.gallery
+
+
+def _screened(rank: int, candidate: Candidate, details: FaceDetails, asked: _Asked) -> ScreenedFace:
+    cosine = asked.model.calibration.cosine(candidate.score)
+    return ScreenedFace(
+        rank=rank,
+        score=candidate.score,
+        is_match=candidate.score >= asked.threshold,
+        face=details,
+        cosine=cosine,
+        fmr=asked.model.calibration.fmr(cosine),
+    )
 
 
 def _gallery(asked: _Asked) -> ScreenedGallery:

@@ -17,7 +17,7 @@ import msgspec
 from oneton.domain.model import StoredObject
 from oneton.images import SnapshotCopies
 from oneton.index import copies
-from oneton.index.manifest import Identity, Manifest
+from oneton.index.manifest import Identity, KeptGallery, Manifest
 from oneton.index.store import IndexStore, relative_folder
 from oneton.verbs.cpu import Cpu
 
@@ -103,3 +103,17 @@ class Shelf:
         """Remove files, whether they are there or not."""
         for name in names:
             await self.images.delete_file(f"{copies.copy_folder(identity)}/{name}")
+
+
+async def delete_copies(images: SnapshotCopies, gallery: KeptGallery) -> None:
+    """Remove all copies of a gallery that is no more.
+
+    Raises:
+        StoreDownError: the object store does not answer.
+    """
+    of_name = f"{gallery.tenant_id}/{gallery.gallery_id}"
+    keys = [each.key for each in await images.list_files(of_name)]
+    ours = [key for key in keys if key.startswith(f"{of_name}/{gallery.gallery_no}-")]
+    # The manifests first: what has none is no copy.
+    for key in sorted(ours, key=lambda key: copies.head_of(key.rpartition("/")[2]) < 0):
+        await images.delete_file(key)

@@ -49,6 +49,16 @@ class Verify:
                 task.cancel()
         return _verification(model, first, second)
 
+    async def analyse(self, picture: Picture) -> Analysis:
+        """What one picture holds, under the same pack.
+
+        Raises:
+            ProbeError: it cannot be used.
+            UnavailableError: try again.
+        """
+        model = await self.load_model(self.load_model.own_no)
+        return await model.analyse(picture)
+
     async def outcomes(self, source: Picture, target: Picture) -> Comparison:
         """The same, and with a picture that cannot be used say which it is.
 

@@ -19,8 +19,12 @@ _RED_BGR = (0, 0, 255)
 _LOSSY = 12
 
 
-def _decoded(data: bytes, accepted: tuple[str, ...] = ALL_TYPES) -> Picture:
-    return decode(data, accepted=accepted, limit_bytes=10**7, limit_pixels=10**8)
+def _decoded(
+    data: bytes, accepted: tuple[str, ...] = ALL_TYPES, limit_side: int | None = None
+) -> Picture:
+    return decode(
+        data, accepted=accepted, limit_bytes=10**7, limit_pixels=10**8, limit_side=limit_side
+    )
 
 
 def _encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -160,6 +164,19 @@ def test_decode_names_an_unsupported_type(data: bytes, content_type: str) -> Non
     with pytest.raises(UnsupportedTypeError) as caught:
         _decoded(data)
     assert caught.value.found == content_type
+
+
+def test_decode_reads_a_bitmap_where_it_is_accepted() -> None:
+    picture = _decoded(_encoded(_red_corner(), "BMP"), accepted=("image/bmp",))
+    assert (picture.content_type, picture.width, picture.height) == ("image/bmp", 40, 24)
+    assert _is_red(picture.pixels[3, 3])
+
+
+def test_decode_refuses_a_longer_side_than_allowed() -> None:
+    data = _encoded(_red_corner(), "PNG")
+    assert _decoded(data, limit_side=40).width == 40
+    with pytest.raises(TooLargeError, match="39 pixels on a side"):
+        _decoded(data, limit_side=39)
 
 
 def test_decode_refuses_a_known_type_that_the_caller_does_not_accept() -> None:

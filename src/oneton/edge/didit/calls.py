@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from litestar import Request
@@ -13,7 +13,7 @@ from oneton.edge.guards import Connection, by_header, make_guard
 from oneton.edge.platform import Platform
 from oneton.verbs.authenticate import Principal
 
-DIALECT = "didit"
+DIALECT: Final = "didit"
 WRITES_A_MINUTE = 300
 READS_A_MINUTE = 600
 

@@ -9,25 +9,11 @@ from uuid import UUID
 import msgspec
 from litestar import get
 from litestar.di import NamedDependency
-from litestar.openapi import ResponseSpec
 from litestar.params import FromPath
 
 from oneton.domain.model import Permission, Reembedding
-from oneton.edge.native.problems import Problem
-from oneton.verbs.authenticate import Principal
-from oneton.verbs.follow_reindex import FollowReindex
-
-_REFUSALS = {
-    status: ResponseSpec(Problem, generate_examples=False, media_type="application/problem+json")
-    for status in (401, 403, 503)
-}
-
-
-class Caller(msgspec.Struct, frozen=True):
-    """Who asks, and the verb."""
-
-    principal: Principal
-    follow_reindex: FollowReindex
+from oneton.edge.native.callers import Caller
+from oneton.edge.native.problems import refusals
 
 
 class ReindexedGallery(msgspec.Struct, frozen=True):
@@ -78,31 +64,24 @@ class ReindexRuns(msgspec.Struct, frozen=True):
     "/reindex-runs",
     operation_id="listReindexRuns",
     summary="List re-embedding runs",
-    responses=_REFUSALS,
+    responses=refusals(),
     permissions=(Permission.SEARCH,),
 )
 async def list_reindex_runs(caller: NamedDependency[Caller]) -> ReindexRuns:
     """List the runs that re-embed galleries of yours under another model pack, newest first."""
-    return ReindexRuns(_runs(await caller.follow_reindex(caller.principal.tenant_id)))
+    return ReindexRuns(_runs(await caller.verbs.follow_reindex(caller.tenant)))
 
 
 @get(
     "/reindex-runs/{run_id:uuid}",
     operation_id="showReindexRun",
     summary="Show a re-embedding run",
-    responses={
-        **_REFUSALS,
-        404: ResponseSpec(
-            Problem,
-            generate_examples=False,
-            media_type="application/problem+json",
-        ),
-    },
+    responses=refusals(404),
     permissions=(Permission.SEARCH,),
 )
 async def show_reindex_run(run_id: FromPath[UUID], caller: NamedDependency[Caller]) -> ReindexRun:
     """Show one run; 404 when no gallery of yours is in it."""
-    found = await caller.follow_reindex(caller.principal.tenant_id, run_id)
+    found = await caller.verbs.follow_reindex(caller.tenant, run_id)
     return _runs(found)[0]
 
 

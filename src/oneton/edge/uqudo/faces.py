@@ -6,17 +6,25 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from litestar import Request, delete, post
 from litestar.di import NamedDependency
-from litestar.openapi.spec import OpenAPIMediaType, Operation, Reference, RequestBody, Schema
+from litestar.openapi.spec import Schema
 from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import FromPath, JSONBody
 
 from oneton.domain import errors
 from oneton.domain.model import DEFAULT_GALLERY, FaceId, Permission
-from oneton.edge.pictures import InvalidBase64Error, decode_base64
-from oneton.edge.platform import Platform
+from oneton.edge.uqudo.calls import (
+    BEARER,
+    PICTURE_SCHEMA,
+    Caller,
+    FormOrJsonOperation,
+    as_picture,
+    decoded,
+    is_form,
+    part_bytes,
+    read_json,
+)
 from oneton.edge.uqudo.refusals import BadRequestError, refusals
 from oneton.edge.uqudo.wire import (
     DEFAULT_MATCH_LEVEL,
@@ -26,40 +34,24 @@ from oneton.edge.uqudo.wire import (
     OneToNReply,
     SearchRequest,
 )
-from oneton.verbs.analyse import Picture
-from oneton.verbs.authenticate import Principal
-
-IMAGE_LIMIT_BYTES = 5 * 1024 * 1024
-ACCEPTED = ("image/jpeg", "image/png")
-BEARER = [{"token": list[str]()}]
-
-
-class Caller(msgspec.Struct, frozen=True):
-    """Who asks, and the verbs; one dependency, for Litestar resolves several in a task each."""
-
-    principal: Principal
-    verbs: Platform
 
 
 @dataclass
-class MatchOperation(Operation):
+class MatchOperation(FormOrJsonOperation):
     """Documents the two forms that the match call reads by itself."""
 
     def __post_init__(self) -> None:
-        picture = Schema(type=OpenAPIType.STRING, content_encoding="base64")
         level = Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=5, default=3)
-        schema: Schema | Reference = Schema(
-            type=OpenAPIType.OBJECT,
-            required=["sourceImage", "targetImage"],
-            properties={
-                "sourceImage": picture,
-                "targetImage": picture,
-                "minimumMatchLevel": level,
-            },
-        )
-        media = OpenAPIMediaType(schema=schema)
-        self.request_body = RequestBody(
-            required=True, content={"application/json": media, "multipart/form-data": media}
+        self.describe(
+            Schema(
+                type=OpenAPIType.OBJECT,
+                required=["sourceImage", "targetImage"],
+                properties={
+                    "sourceImage": PICTURE_SCHEMA,
+                    "targetImage": PICTURE_SCHEMA,
+                    "minimumMatchLevel": level,
+                },
+            )
         )
 
 
@@ -79,31 +71,23 @@ async def match_faces(
     request: Request[Any, Any, Any], caller: NamedDependency[Caller]
 ) -> MatchReply:
     """Compare the largest faces of two pictures; neither is kept."""
-    if request.content_type[0] == "multipart/form-data":
+    if is_form(request):
         source, target, minimum = await _match_form(request)
     else:
-        try:
-            asked = msgspec.json.decode(await request.body(), type=MatchRequest)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            code = "MISSING_INPUT" if "missing required field" in str(error) else "INVALID_INPUT"
-            raise BadRequestError(code, str(error)) from error
-        source = _decoded("sourceImage", asked.source_image)
-        target = _decoded("targetImage", asked.target_image)
+        asked = await read_json(request, MatchRequest)
+        source = decoded("sourceImage", asked.source_image)
+        target = decoded("targetImage", asked.target_image)
         minimum = asked.minimum_match_level
     if not 1 <= minimum <= 5:
         raise BadRequestError("INVALID_MATCH_LEVEL", "minimumMatchLevel must be 1 to 5")
-    found = await caller.verbs.verify(_picture(source), _picture(target))
+    found = await caller.verbs.verify(as_picture(source), as_picture(target))
     return MatchReply(match=found.match_level >= minimum, match_level=found.match_level)
 
 
 async def _match_form(request: Request[Any, Any, Any]) -> tuple[bytes, bytes, int]:
     form = await request.form()
-    pictures = []
-    for name in ("sourceImage", "targetImage"):
-        part = form.get(name)
-        if part is None:
-            raise BadRequestError("MISSING_INPUT", f"{name} is required")
-        pictures.append(_decoded(name, part) if isinstance(part, str) else await part.read())
+    names = ("sourceImage", "targetImage")
+    pictures = [await part_bytes(name, form.get(name)) for name in names]
     level = form.get("minimumMatchLevel", str(DEFAULT_MATCH_LEVEL))
     if not isinstance(level, str) or not level.isdecimal():
         raise BadRequestError("INVALID_MATCH_LEVEL", "minimumMatchLevel must be 1 to 5")
@@ -128,7 +112,7 @@ async def search_face(
     tenant, verbs = caller.principal.tenant_id, caller.verbs
     if data.insert:
         caller.principal.require(Permission.INSERT)
-    picture = _picture(_decoded("idPhoto", data.id_photo))
+    picture = as_picture(decoded("idPhoto", data.id_photo))
     if data.insert:
         enrolment = await verbs.enroll(tenant, DEFAULT_GALLERY, picture, if_missing=True)
         return OneToNReply(enrolment.face_id, not enrolment.added)
@@ -154,7 +138,7 @@ async def insert_face(
     text = next((each for each in (data.id_photo, data.selfie, data.image) if each), None)
     if text is None:
         raise BadRequestError("MISSING_INPUT", "idPhoto is required")
-    picture = _picture(_decoded("idPhoto", text))
+    picture = as_picture(decoded("idPhoto", text))
     tenant = caller.principal.tenant_id
     enrolment = await caller.verbs.enroll(tenant, DEFAULT_GALLERY, picture, if_missing=False)
     return OneToNReply(enrolment.face_id, verification_match=False)
@@ -177,20 +161,3 @@ async def delete_photo(verification_id: FromPath[str], caller: NamedDependency[C
     except ValueError as error:
         raise errors.NotFoundError("oneToNVerificationId", verification_id) from error
     await caller.verbs.erase(caller.principal.tenant_id, face_id)
-
-
-def _decoded(name: str, text: str) -> bytes:
-    if not text:
-        raise BadRequestError("MISSING_INPUT", f"{name} is empty")
-    if len(text) > 2 * IMAGE_LIMIT_BYTES:
-        raise errors.TooLargeError(limit_bytes=IMAGE_LIMIT_BYTES)
-    try:
-        return decode_base64(text)
-    except InvalidBase64Error as error:
-        raise BadRequestError("INVALID_BASE64", f"{name}: {error}") from error
-
-
-def _picture(data: bytes) -> Picture:
-    if len(data) > IMAGE_LIMIT_BYTES:
-        raise errors.TooLargeError(limit_bytes=IMAGE_LIMIT_BYTES)
-    return Picture(data, accepted=ACCEPTED)

@@ -19,11 +19,12 @@ BODY_LIMIT_BYTES = 15 * 1024 * 1024
 
 
 class BadRequestError(Exception):
-    """An input that is missing or of a bad format; `code` is stable."""
+    """An input that is missing or of a bad format, or that comes too late; `code` is stable."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.code = code
+        self.status = status
 
 
 ERRORS: dict[type[errors.OnetonError], tuple[int, str]] = {
@@ -39,6 +40,8 @@ ERRORS: dict[type[errors.OnetonError], tuple[int, str]] = {
     errors.ConflictError: (500, "INTERNAL_ERROR"),
     errors.SettingError: (500, "INTERNAL_ERROR"),
     errors.LicenceError: (500, "INTERNAL_ERROR"),
+    errors.AddressError: (500, "INTERNAL_ERROR"),
+    errors.BadTextError: (400, "INVALID_INPUT"),
     errors.UnauthenticatedError: (401, "invalid_token"),
     errors.ForbiddenError: (403, "access_denied"),
     errors.OutOfCreditError: (403, "access_denied"),
@@ -59,6 +62,7 @@ REASONS = {
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
+    409: "Conflict",
     413: "Payload Too Large",
     415: "Unsupported Media Type",
     429: "Too Many Requests",
@@ -77,7 +81,7 @@ def reply_error(request: Request[Any, Any, Any], error: Exception) -> Response[d
     if isinstance(error, errors.OnetonError):
         return _reply_ours(request, error)
     if isinstance(error, BadRequestError):
-        return _spring(request, 400, f"{error.code}: {error}")
+        return _spring(request, error.status, f"{error.code}: {error}")
     if isinstance(error, RecursionError):
         return _spring(request, 400, "INVALID_INPUT: the JSON is nested too deeply")
     if isinstance(error, HTTPException):
@@ -137,7 +141,10 @@ def _denied(status: int, code: str, description: str) -> Response[dict[str, Any]
 
 def refusals(*statuses: int) -> dict[int, ResponseSpec]:
     """Documents what a call may be refused with."""
-    said = dict.fromkeys(statuses, ErrorReply) | {401: OAuthErrorReply, 403: OAuthErrorReply}
+    said: dict[int, type[ErrorReply | OAuthErrorReply]] = {
+        **dict.fromkeys((*statuses, 429), ErrorReply),
+        **dict.fromkeys((401, 403), OAuthErrorReply),
+    }
     return {
         status: ResponseSpec(kind, generate_examples=False, description=REASONS[status])
         for status, kind in sorted(said.items())

@@ -58,6 +58,17 @@ begin atomic
     returning gallery_no;
 end;
 
+-- Those galleries, of tenants that are here, which are no more: a process asks for the galleries
+-- that it keeps files of.
+create function oneton_galleries_gone(tenants uuid[], gallery_nos bigint[]) returns setof bigint
+language sql stable security definer set search_path = public
+begin atomic
+  select kept.gallery_no from unnest(tenants, gallery_nos) as kept (tenant_id, gallery_no)
+  where exists (select from tenant t where t.tenant_id = kept.tenant_id)
+    and not exists (select from gallery g where g.gallery_no = kept.gallery_no
+                    and g.tenant_id = kept.tenant_id and g.deleted_at is null);
+end;
+
 -- What the caller knows a face by, and where it came from: null is a plain enrolment, else
 -- session, imported, list_entry or retained_template. request_id: of the saved call.
 alter table face
@@ -74,15 +85,19 @@ alter table reindex_drop
 
 create function oneton_erase_gallery(of_tenant uuid, of_gallery_no bigint, face_nos bigint[])
 returns boolean language plpgsql security definer set search_path = public as $$
+declare
+  ours bigint[];
 begin
   if not exists (select from gallery where tenant_id = of_tenant and gallery_no = of_gallery_no
                  and deleted_at is not null) then
     return false;
   end if;
-  delete from template where face_no = any (face_nos) and tenant_id = of_tenant;
-  delete from reindex_failure where face_no = any (face_nos) and tenant_id = of_tenant;
-  delete from reindex_drop where face_no = any (face_nos) and tenant_id = of_tenant;
-  delete from face where face_no = any (face_nos) and gallery_no = of_gallery_no;
+  ours := array(select f.face_no from face f
+                where f.face_no = any (face_nos) and f.gallery_no = of_gallery_no);
+  delete from template where face_no = any (ours);
+  delete from reindex_failure where face_no = any (ours);
+  delete from reindex_drop where face_no = any (ours);
+  delete from face where face_no = any (ours);
   if not exists (select from face where gallery_no = of_gallery_no) then
     delete from reindex_gallery where gallery_no = of_gallery_no;
     delete from gallery where gallery_no = of_gallery_no;
@@ -163,6 +178,22 @@ begin
 end
 $$;
 
+-- Face records that are to be purged at some time: templates that outlive their call for so long.
+-- Not a column of face, for a rollback of a reindex would lose it.
+create table face_expiry (
+  face_id uuid primary key,
+  tenant_id uuid not null references tenant,
+  due_at timestamptz not null
+);
+create index face_expiry_due on face_expiry (due_at);
+
+create function oneton_faces_due(at_most integer) returns table (tenant_id uuid, face_id uuid)
+language sql stable security definer set search_path = public
+begin atomic
+  select f.tenant_id, f.face_id from face_expiry f
+  where f.due_at <= now() order by f.due_at limit at_most;
+end;
+
 create table webhook_endpoint (
   endpoint_id uuid primary key,
   tenant_id uuid not null references tenant,
@@ -176,13 +207,18 @@ create table webhook_endpoint (
   updated_at timestamptz not null default now(),
   unique (tenant_id, dialect, url)
 );
+-- VeriFlow's organizations have one address.
+create unique index webhook_endpoint_of_veriflow on webhook_endpoint (tenant_id)
+  where dialect = 'veriflow';
 
--- Written in the transaction of the change that it tells of. next_at: null once it is over.
+-- Written in the transaction of the change that it tells of, and gone with the request that it
+-- tells of. next_at: null once it is over.
 create table outbox (
   delivery_id uuid primary key,
   tenant_id uuid not null references tenant,
   endpoint_id uuid not null references webhook_endpoint on delete cascade,
   event_id uuid not null,
+  request_id uuid references request on delete cascade,
   event_type text not null,
   body jsonb not null,
   test boolean not null default false,
@@ -195,14 +231,28 @@ create table outbox (
   created_at timestamptz not null default now()
 );
 create index outbox_due on outbox (next_at) where next_at is not null;
+create index outbox_by_request on outbox (request_id) where request_id is not null;
+create index outbox_over on outbox (created_at) where next_at is null;
 create index outbox_by_tenant on outbox (tenant_id, created_at desc);
 
+create function oneton_forget_deliveries(days integer) returns bigint
+language sql security definer set search_path = public
+begin atomic
+  with gone as (
+    delete from outbox where next_at is null and created_at < now() - make_interval(days => days)
+    returning 1)
+  select count(*) from gone;
+end;
+
+-- Endpoints take turns, so that one that never answers holds nobody else's deliveries up.
 create function oneton_outbox_due(at_most integer) returns table (
   delivery_id uuid, tenant_id uuid)
 language sql stable security definer set search_path = public
 begin atomic
   select o.delivery_id, o.tenant_id from outbox o
-  where o.next_at <= now() order by o.next_at limit at_most;
+  where o.next_at <= now()
+  order by row_number() over (partition by o.endpoint_id order by o.next_at), o.next_at
+  limit at_most;
 end;
 
 -- What ought to be erased by now: ids only.
@@ -255,6 +305,14 @@ create table idempotency (
 );
 create index idempotency_by_age on idempotency (claimed_at);
 
+create function oneton_forget_answers(hours integer) returns bigint
+language sql security definer set search_path = public
+begin atomic
+  with gone as (
+    delete from idempotency where claimed_at < now() - make_interval(hours => hours) returning 1)
+  select count(*) from gone;
+end;
+
 -- How often a key has called since `started_at`; a crash of Postgres may empty it.
 create unlogged table rate_window (
   key_id uuid not null,
@@ -264,30 +322,54 @@ create unlogged table rate_window (
   primary key (key_id, kind)
 );
 
--- uqudo: a photo that waits for a selfie.
+-- uqudo: a photo that waits for a selfie. max_attempts: as the first selfie had it. matched: null
+-- until the session is over. result: signed.
 create table face_session (
   session_id uuid primary key,
   tenant_id uuid not null references tenant,
   key_id uuid not null,
-  picture_id uuid,
-  selfie_id uuid,
+  picture_id uuid not null,
   attempts integer not null default 0,
-  result jsonb,
-  jti uuid,
+  max_attempts integer,
+  matched boolean,
+  result text,
+  jti uuid unique,
   created_at timestamptz not null,
   expires_at timestamptz not null
 );
 create index face_session_due on face_session (expires_at);
 
--- RSA keys that results are signed with; the newest signs, the others stay published a while.
+create function oneton_face_sessions_due(at timestamptz, at_most integer) returns table (
+  tenant_id uuid, session_id uuid)
+language sql stable security definer set search_path = public
+begin atomic
+  select s.tenant_id, s.session_id from face_session s
+  where s.expires_at <= at order by s.expires_at limit at_most;
+end;
+
+-- The selfie of a session's result, which outlives the session; it goes with its picture.
+create table session_image (
+  picture_id uuid primary key references picture on delete cascade,
+  tenant_id uuid not null references tenant,
+  key_id uuid not null,
+  session_id uuid not null,
+  jti uuid not null,
+  expires_at timestamptz not null
+);
+create index session_image_by_session on session_image (session_id);
+create index session_image_by_jti on session_image (jti);
+
+-- RSA keys that results are signed with; one signs, the others stay published a while.
 create table signing_key (
   kid text primary key,
   private_pem text not null,
   created_at timestamptz not null default now(),
   retired_at timestamptz
 );
+create unique index signing_key_in_force on signing_key ((true)) where retired_at is null;
 
--- Didit: lists, their entries, and the users of its callers.
+-- Didit: lists, their entries, and the users of its callers. gallery_id: holds the faces of a list
+-- of faces; face_id: the entry's record in it. reference_id: the caller's, of any kind.
 create table list (
   list_id uuid primary key,
   tenant_id uuid not null references tenant,
@@ -311,11 +393,14 @@ create table list_entry (
   comment text,
   added_by text not null,
   reference_request_id uuid,
-  reference_face_id uuid,
+  reference_id uuid,
+  face_id uuid,
   metadata jsonb,
-  created_at timestamptz not null default now()
+  created_at timestamptz not null default now(),
+  unique (list_id, value)
 );
 create index list_entry_by_list on list_entry (list_id, created_at desc);
+create unique index list_entry_by_request on list_entry (list_id, reference_request_id);
 
 create table vendor_user (
   user_id uuid primary key,
@@ -359,10 +444,12 @@ create table liveness_session (
   tenant_id uuid not null references tenant,
   user_id text not null references merchant_user on delete cascade,
   frame_id uuid,
+  confidence double precision,
   created_at timestamptz not null,
   expires_at timestamptz not null,
   ended_at timestamptz
 );
+create index liveness_session_by_user on liveness_session (user_id);
 
 -- What happened to a tenant's data; operators' events have no tenant.
 alter table audit_event add tenant_id uuid references tenant;
@@ -374,11 +461,13 @@ create policy own on audit_event
 alter table request enable row level security;
 alter table request_review enable row level security;
 alter table picture enable row level security;
+alter table face_expiry enable row level security;
 alter table webhook_endpoint enable row level security;
 alter table outbox enable row level security;
 alter table job enable row level security;
 alter table idempotency enable row level security;
 alter table face_session enable row level security;
+alter table session_image enable row level security;
 alter table list enable row level security;
 alter table list_entry enable row level security;
 alter table vendor_user enable row level security;
@@ -388,11 +477,13 @@ alter table liveness_session enable row level security;
 create policy own on request using (tenant_id = (select oneton_tenant()));
 create policy own on request_review using (tenant_id = (select oneton_tenant()));
 create policy own on picture using (tenant_id = (select oneton_tenant()));
+create policy own on face_expiry using (tenant_id = (select oneton_tenant()));
 create policy own on webhook_endpoint using (tenant_id = (select oneton_tenant()));
 create policy own on outbox using (tenant_id = (select oneton_tenant()));
 create policy own on job using (tenant_id = (select oneton_tenant()));
 create policy own on idempotency using (tenant_id = (select oneton_tenant()));
 create policy own on face_session using (tenant_id = (select oneton_tenant()));
+create policy own on session_image using (tenant_id = (select oneton_tenant()));
 create policy own on list using (tenant_id = (select oneton_tenant()));
 create policy own on list_entry using (tenant_id = (select oneton_tenant()));
 create policy own on vendor_user using (tenant_id = (select oneton_tenant()));
@@ -400,23 +491,29 @@ create policy own on merchant_user using (tenant_id = (select oneton_tenant()));
 create policy own on upload using (tenant_id = (select oneton_tenant()));
 create policy own on liveness_session using (tenant_id = (select oneton_tenant()));
 
-grant select, insert, update, delete on request, picture, webhook_endpoint, outbox, job,
+grant select, insert, update, delete on face_expiry, request, picture, webhook_endpoint, outbox, job,
   idempotency, rate_window, face_session, list, list_entry, vendor_user, merchant_user, upload,
-  liveness_session to oneton_app;
+  liveness_session, session_image to oneton_app;
 grant select, insert on request_review to oneton_app;
-grant select, insert, update on signing_key to oneton_app;
+grant select, insert, update, delete on signing_key to oneton_app;
 
 revoke execute on function oneton_key_by_secret, oneton_tenant_by_public_id,
-  oneton_delete_gallery, oneton_erase_gallery, oneton_outbox_due, oneton_due, oneton_jobs_open
+  oneton_delete_gallery, oneton_erase_gallery, oneton_outbox_due, oneton_due, oneton_jobs_open,
+  oneton_galleries_gone, oneton_forget_answers, oneton_forget_deliveries,
+  oneton_face_sessions_due, oneton_faces_due
   from public;
 grant execute on function oneton_key_by_secret, oneton_tenant_by_public_id,
-  oneton_delete_gallery, oneton_erase_gallery, oneton_outbox_due, oneton_due, oneton_jobs_open
+  oneton_delete_gallery, oneton_erase_gallery, oneton_outbox_due, oneton_due, oneton_jobs_open,
+  oneton_galleries_gone, oneton_forget_answers, oneton_forget_deliveries,
+  oneton_face_sessions_due, oneton_faces_due
   to oneton_app;
 
 -- migrate:down
 drop function oneton_face_details, oneton_jobs_open, oneton_due, oneton_outbox_due, oneton_erase_gallery,
   oneton_delete_gallery, oneton_tenant_by_public_id, oneton_key_by_secret;
-drop table liveness_session, upload, merchant_user, vendor_user, list_entry, list, signing_key,
+drop function oneton_face_sessions_due, oneton_galleries_gone, oneton_forget_answers;
+drop function oneton_faces_due, oneton_forget_deliveries;
+drop table face_expiry, session_image, liveness_session, upload, merchant_user, vendor_user, list_entry, list, signing_key,
   face_session, rate_window, idempotency, job, outbox, webhook_endpoint, picture, request_review,
   request;
 drop policy own on audit_event;

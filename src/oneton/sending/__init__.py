@@ -1,0 +1,1 @@
+"""Webhooks on the wire: where they may go, how they are signed, how they are sent."""
