@@ -8,14 +8,38 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 ONETON = [sys.executable, "-m", "oneton"]
 SEARCH = "/api/v1/face/one-to-n/search"
+
+
+class Api:
+    """Requests made beforehand, over kept-alive connections, one a thread; little of a client."""
+
+    def __init__(self, port: int, requests: Sequence[bytes]) -> None:
+        self._port = port
+        self._requests = requests
+        self._local = threading.local()
+
+    def __call__(self, number: int) -> None:
+        if not hasattr(self._local, "connection"):
+            self._local.connection = socket.create_connection(("127.0.0.1", self._port))
+        connection: socket.socket = self._local.connection
+        connection.sendall(self._requests[number % len(self._requests)])
+        reply = b""
+        while b"\r\n\r\n" not in reply or not reply.endswith(b"}"):
+            received = connection.recv(65536)
+            if not received:
+                raise RuntimeError("the server closed the connection")
+            reply += received
+        if not reply.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 201 ")):
+            raise RuntimeError(f"the server answered {reply[:600]!r}")
 
 
 def bare_environ() -> dict[str, str]:

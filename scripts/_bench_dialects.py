@@ -11,11 +11,9 @@ import asyncio
 import json
 import os
 import platform
-import socket
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +23,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import msgspec
-from _bench import run, running_server
+from _bench import Api, run, running_server
 from _bench_http import SETTLE_S, BareModel, Figure, drawing, fill, find_photos, measured
 
 from oneton.biometrics.packs import assemble_buffalo_sc, open_pack
@@ -54,29 +52,6 @@ class Keys(msgspec.Struct, frozen=True):
     @property
     def basic(self) -> str:
         return "Basic " + b64encode(f"{self.client_id}:{self.client_secret}".encode()).decode()
-
-
-class Api:
-    """Requests made beforehand, over kept-alive connections, one a thread."""
-
-    def __init__(self, port: int, requests: Sequence[bytes]) -> None:
-        self._port = port
-        self._requests = requests
-        self._local = threading.local()
-
-    def __call__(self, number: int) -> None:
-        if not hasattr(self._local, "connection"):
-            self._local.connection = socket.create_connection(("127.0.0.1", self._port))
-        connection: socket.socket = self._local.connection
-        connection.sendall(self._requests[number % len(self._requests)])
-        reply = b""
-        while b"\r\n\r\n" not in reply or not reply.endswith(b"}"):
-            received = connection.recv(65536)
-            if not received:
-                raise RuntimeError("the server closed the connection")
-            reply += received
-        if not reply.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 201 ")):
-            raise RuntimeError(f"the server answered {reply[:600]!r}")
 
 
 def post(path: str, headers: Mapping[str, str], body: bytes) -> bytes:

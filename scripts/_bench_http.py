@@ -12,7 +12,6 @@ import asyncio
 import json
 import os
 import platform
-import socket
 import statistics
 import sys
 import tempfile
@@ -29,7 +28,7 @@ import asyncpg
 import msgspec
 import numpy as np
 import onnxruntime as ort
-from _bench import running_server, token_of
+from _bench import Api, running_server, token_of
 from _photos import package_people, variations
 from insightface.model_zoo.scrfd import SCRFD
 from numpy.typing import NDArray
@@ -125,36 +124,17 @@ class StockModel:
         self._recogniser.run(None, {self._input: (chip - 127.5) / 127.5})
 
 
-class Api:
-    """Searches over kept-alive connections, one a thread; as little of a client as can be."""
-
-    def __init__(self, port: int, token: str, photos: Sequence[bytes]) -> None:
-        self._port = port
-        self._requests = [self._request(token, photo) for photo in photos]
-        self._local = threading.local()
-
-    @staticmethod
-    def _request(token: str, photo: bytes) -> bytes:
+def search_requests(token: str, photos: Sequence[bytes]) -> list[bytes]:
+    """The bytes of one search for each photo."""
+    requests = []
+    for photo in photos:
         body = json.dumps({"idPhoto": b64encode(photo).decode()}).encode()
         head = (
             f"POST {SEARCH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        return head.encode() + body
-
-    def __call__(self, number: int) -> None:
-        if not hasattr(self._local, "connection"):
-            self._local.connection = socket.create_connection(("127.0.0.1", self._port))
-        connection: socket.socket = self._local.connection
-        connection.sendall(self._requests[number % len(self._requests)])
-        reply = b""
-        while b"\r\n\r\n" not in reply or not reply.endswith(b"}"):
-            received = connection.recv(65536)
-            if not received:
-                raise RuntimeError("the server closed the connection")
-            reply += received
-        if not reply.startswith(b"HTTP/1.1 200 "):
-            raise RuntimeError(f"the server answered {reply[:200]!r}")
+        requests.append(head.encode() + body)
+    return requests
 
 
 Draw = Callable[[np.random.Generator, int], NDArray[np.float32]]
@@ -335,7 +315,7 @@ def main() -> None:
         for size in asked.sizes:
             token = token_of(folder, port, f"t{size}")
             asyncio.run(fill(folder, f"t{size}", size, draw))
-            jobs[f"search of {size:,}"] = api = Api(port, token, photos)
+            jobs[f"search of {size:,}"] = api = Api(port, search_requests(token, photos))
             wait_until_loaded(api)
         time.sleep(SETTLED_S)
         jobs["stock model"] = StockModel(open_pack("buffalo_sc", folder), bare)

@@ -59,7 +59,7 @@ from oneton.records.merchants import Uploads
 from oneton.records.news import HeadNews
 from oneton.records.rates import Rates
 from oneton.records.reindexing import Reindexing
-from oneton.records.requests import Pictures, Requests
+from oneton.records.requests import Pictures
 from oneton.records.signing_keys import SigningKeys
 from oneton.records.vendor_users import RetainedTemplates, VendorUsers
 from oneton.settings import Settings
@@ -192,7 +192,7 @@ def _wire(
         verify=verify,
         browse_faces=BrowseFaces(parts.galleries, parts.faces, parts.images),
         manage_galleries=ManageGalleries(parts.galleries, indexes.packs),
-        saved_requests=SavedRequests(Requests(parts.database), parts.images),
+        saved_requests=SavedRequests(parts.database, parts.images),
         forget_request=make_forget_request(parts),
         keep_picture=keep_picture,
         keep_lists=_make_keep_lists(parts, enroll, indexes),
@@ -270,7 +270,7 @@ def _make_keep_lists(parts: Parts, enroll: Enroll, indexes: Indexes) -> KeepList
         faces=parts.faces,
         images=parts.images,
         galleries=ManageGalleries(parts.galleries, indexes.packs),
-        requests=SavedRequests(Requests(parts.database), parts.images),
+        requests=SavedRequests(parts.database, parts.images),
         enroll=enroll,
         purge=make_purge(parts),
     )

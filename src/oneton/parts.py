@@ -31,7 +31,7 @@ from oneton.records.migrate import migrate
 from oneton.records.model_packs import ModelPacks
 from oneton.records.outbox import Outbox, WebhookEndpoints
 from oneton.records.reindexing import Reindexing
-from oneton.records.requests import Pictures, Requests
+from oneton.records.requests import Pictures
 from oneton.records.retention import Retention
 from oneton.records.tenants import Keys, Tenants
 from oneton.sending.address import Addresses
@@ -301,7 +301,7 @@ def make_purge(parts: Parts) -> Purge:
 def make_forget_request(parts: Parts) -> ForgetRequest:
     """What dialects use; needs no model in memory."""
     return ForgetRequest(
-        SavedRequests(Requests(parts.database), parts.images),
+        SavedRequests(parts.database, parts.images),
         parts.faces,
         Erase(parts.faces, parts.images),
         make_purge(parts),

@@ -18,7 +18,6 @@ from oneton.domain.model import TenantId
 from oneton.domain.requests import NewEvent, NewRequest, RequestId, RequestState
 from oneton.parts import make_image_store
 from oneton.records.database import Database
-from oneton.records.requests import Requests
 from oneton.records.tenants import Tenants
 from oneton.settings import read_settings
 from oneton.verbs.saved_requests import SavedRequests
@@ -93,7 +92,7 @@ async def _save_call(place: Place, name: str, dialect: str) -> None:
         new = NewRequest(RequestId(uuid7()), dialect, "face_match", RequestState.APPROVED)
         event_type, body = EVENTS[dialect]
         raw = msgspec.Raw(msgspec.json.encode(body | {"status": "Approved"}))
-        await SavedRequests(Requests(database), images).save(
+        await SavedRequests(database, images).save(
             tenant, new, events=[NewEvent(dialect, event_type, raw)]
         )
     finally:

@@ -26,7 +26,7 @@ from oneton.records.audit import Audit
 from oneton.records.database import Database
 from oneton.records.idempotency import Answer, Idempotency
 from oneton.records.locks import Locks
-from oneton.records.requests import Pictures, Requests
+from oneton.records.requests import Pictures
 from oneton.records.retention import Retention
 from oneton.records.tenants import Tenants
 from oneton.verbs import erase_due as erase_due_module
@@ -98,7 +98,7 @@ def archive(database: Database, tmp_path: Path) -> Archive:
     return Archive(
         database,
         store,
-        SavedRequests(Requests(database), store),
+        SavedRequests(database, store),
         KeepPicture(Pictures(database), store),
         EraseDue(retention, store),
         ChangeTenant(Tenants(database), retention, Audit(database)),

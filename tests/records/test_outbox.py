@@ -40,9 +40,9 @@ async def test_an_event_is_there_when_its_change_is_and_only_then(
     assert await desk.outbox.list(desk.tenant) == []
     requests = Requests(desk.database)
     new = NewRequest(RequestId(uuid7()), "didit", "face_match", RequestState.APPROVED)
-    await requests.save(desk.tenant, new, events=[event])
+    await requests.insert(desk.tenant, new, events=[event])
     with pytest.raises(ConflictError):
-        await requests.save(desk.tenant, new, events=[event])
+        await requests.insert(desk.tenant, new, events=[event])
     (waiting,) = await desk.outbox.list(desk.tenant)
     assert (waiting.attempts, waiting.delivered_at) == (0, None)
     await desk.deliver_all(1)
@@ -176,7 +176,7 @@ async def test_what_is_told_of_a_request_goes_with_it(desk: Desk, receiver: Rece
     requests, request_id = Requests(desk.database), RequestId(uuid7())
     event = NewEvent("didit", "status.updated", msgspec.Raw(BODIES["didit"]))
     new = NewRequest(request_id, "didit", "face_match", RequestState.APPROVED)
-    await requests.save(desk.tenant, new, events=[event])
+    await requests.insert(desk.tenant, new, events=[event])
     state = RequestState.DECLINED
     await requests.review(desk.tenant, request_id, state, actor="a reviewer", events=[event])
     await desk.tell()

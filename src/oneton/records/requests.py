@@ -35,7 +35,7 @@ class Requests:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def save(
+    async def insert(
         self,
         tenant: TenantId,
         new: NewRequest,
@@ -188,7 +188,7 @@ class Requests:
             found.setdefault(review.request_id, []).append(review)
         return found
 
-    async def delete(self, tenant: TenantId, request_id: RequestId) -> SavedRequest:
+    async def remove(self, tenant: TenantId, request_id: RequestId) -> SavedRequest:
         """Delete a request and the rows of its pictures, whose objects the caller deletes.
 
         Raises:
@@ -268,7 +268,7 @@ async def insert_request(
     pictures: Sequence[StoredPicture] = (),
     events: Sequence[NewEvent] | EventsOf = (),
 ) -> SavedRequest:
-    """As `Requests.save`, within a transaction of the tenant that soon commits."""
+    """As `Requests.insert`, within a transaction of the tenant that soon commits."""
     try:
         row = await one_row(connection, _INSERT, *_arguments(tenant, new))
     except asyncpg.UniqueViolationError as error:
