@@ -181,7 +181,7 @@ async def test_what_is_told_of_a_request_goes_with_it(desk: Desk, receiver: Rece
     await requests.review(desk.tenant, request_id, state, actor="a reviewer", events=[event])
     await desk.tell()
     assert len(await desk.outbox.list(desk.tenant)) == 3
-    await requests.delete(desk.tenant, request_id)
+    await requests.remove(desk.tenant, request_id)
     assert len(await desk.outbox.list(desk.tenant)) == 1
 
 
