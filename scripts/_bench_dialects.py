@@ -24,7 +24,7 @@ from urllib.request import Request, urlopen
 
 import msgspec
 from _bench import Api, run, running_server
-from _bench_http import SETTLE_S, BareModel, Figure, drawing, fill, find_photos, measured
+from _bench_http import SETTLE_S, SETTLED_S, BareModel, Figure, drawing, fill, find_photos, measured
 
 from oneton.biometrics.packs import assemble_buffalo_sc, open_pack
 from oneton.domain.model import Permission
@@ -255,6 +255,7 @@ def main() -> None:
         assemble_buffalo_sc(folder)
         pack = open_pack("buffalo_sc", folder)
         asyncio.run(fill(folder, TENANT, asked.faces, drawing(pack, asked.photos)))
+        time.sleep(SETTLED_S)
         bare = BareModel(pack, photos)
         for title, model, calls in (
             ("1:1", ("bare model, two pictures", bare_pair(bare)), pair_calls(keys, photos)),

@@ -184,7 +184,7 @@ def _wire(
         authenticate=authenticate,
         check_health=CheckHealth(parts.database, parts.images),
         identify=identify,
-        screen=Screen(load_model, catch_up, find, parts.faces),
+        screen=Screen(load_model, catch_up, find),
         enroll=enroll,
         enroll_request=EnrollRequest(enroll, parts.images),
         erase=Erase(parts.faces, parts.images),

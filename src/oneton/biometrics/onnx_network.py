@@ -76,10 +76,14 @@ class OnnxNetwork:
         self._wide = _session(graph, threads) if threads and threads > 1 else self._narrow
 
     def widen(self) -> None:
-        """Measure what is best for a lone caller; takes a while, and others may run meanwhile."""
+        """Measure what is best for a lone caller; takes a while, and others may run meanwhile.
+
+        Where one thread was best it is measured again: the machine may have been busy.
+        """
         if self._to_measure is not None:
             self._wide = self._measured(*self._to_measure)
-            self._to_measure = None
+            if self.is_wide:
+                self._to_measure = None
 
     @property
     def session(self) -> ort.InferenceSession:

@@ -40,6 +40,7 @@ log = structlog.get_logger()
 
 DEMO_TENANT = "demo"
 AFTER_THE_START_S = 2.0
+WIDEN_AGAIN_S = (20.0, 60.0, 600.0)
 LOAD_WITHIN_S = 10.0
 """A caller waits so long for a gallery's index; then the answer is 503 with Retry-After."""
 
@@ -154,12 +155,23 @@ async def _after_the_start(settings: Settings, parts: Parts, verbs: Verbs) -> No
     """Do a worker's work while there is none; nothing of it is needed to answer."""
     await asyncio.sleep(AFTER_THE_START_S)
     await verbs.load_model.widen()
+    widening = asyncio.create_task(_widen_again(verbs))
     # A third of a second of imports, which answers need not wait for.
     await asyncio.to_thread(importlib.import_module, "oneton.working")
     from oneton.working import open_worker
 
-    async with open_worker(settings, parts, verbs.indexes, alone=False) as worker:
-        await worker.stand_in()
+    try:
+        async with open_worker(settings, parts, verbs.indexes, alone=False) as worker:
+            await worker.stand_in()
+    finally:
+        widening.cancel()
+
+
+async def _widen_again(verbs: Verbs) -> None:
+    """Measure again what was measured while the machine was busy, as it is at a start."""
+    for wait_s in WIDEN_AGAIN_S:
+        await asyncio.sleep(wait_s)
+        await verbs.load_model.widen()
 
 
 class _Stopping:

@@ -156,9 +156,18 @@ class Faces:
     ) -> dict[FaceId, FaceDetails]:
         """What is known of those of these face records that are still there."""
         rows = await self._database.fetch(
-            "select * from oneton_face_details($1, $2)", tenant, list(face_ids)
+            "select * from oneton_face_details($1, $2, '{}')", tenant, list(face_ids)
         )
         return {FaceId(row["face_id"]): _details(row) for row in rows}
+
+    async def details_of(
+        self, tenant: TenantId, face_nos: Sequence[int]
+    ) -> dict[FaceNo, FaceDetails]:
+        """The same by the row numbers that an index has."""
+        rows = await self._database.fetch(
+            "select * from oneton_face_details($1, '{}', $2)", tenant, list(face_nos)
+        )
+        return {FaceNo(row["face_no"]): _details(row) for row in rows}
 
     async def listed(
         self,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import structlog
@@ -20,6 +22,7 @@ from oneton.domain.model import (
     Score,
     TenantId,
 )
+from oneton.domain.screening import FaceDetails
 from oneton.domain.stages import stage
 from oneton.records.faces import Faces
 from oneton.verbs.analyse import Picture, Ranking
@@ -30,6 +33,7 @@ from oneton.verbs.load_model import LoadModel
 
 NO_SCORE = Score(0.0)
 TRIES = 4
+Known = TypeVar("Known")
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,37 @@ class Find:
         Raises:
             IndexLoadingError: the index disagreed with Postgres, and was dropped.
         """
+        found = await self._ranked(
+            tenant, current, calibration, embedding, ranking, least, self.faces.ids
+        )
+        return [
+            Candidate(rank, face_id, score) for rank, (score, face_id) in enumerate(found, start=1)
+        ]
+
+    async def shown(
+        self,
+        tenant: TenantId,
+        current: Current,
+        calibration: Calibration,
+        embedding: Embedding,
+        ranking: Ranking,
+        least: Score,
+    ) -> list[tuple[Score, FaceDetails]]:
+        """The same with all that is known of each."""
+        return await self._ranked(
+            tenant, current, calibration, embedding, ranking, least, self.faces.details_of
+        )
+
+    async def _ranked(
+        self,
+        tenant: TenantId,
+        current: Current,
+        calibration: Calibration,
+        embedding: Embedding,
+        ranking: Ranking,
+        least: Score,
+        look_up: Callable[[TenantId, Sequence[FaceNo]], Awaitable[dict[FaceNo, Known]]],
+    ) -> list[tuple[Score, Known]]:
         for _ in range(TRIES):
             cosines, face_nos = ranking
             ranked = [
@@ -65,12 +100,9 @@ class Find:
                 if face_no >= 0 and (score := calibration.score(Cosine(cosine))) >= least
             ]
             with stage("ids"):
-                names = await self.faces.ids(tenant, [no for no, _ in ranked]) if ranked else {}
-            if len(names) == len(ranked):
-                return [
-                    Candidate(rank, names[face_no], score)
-                    for rank, (face_no, score) in enumerate(ranked, start=1)
-                ]
+                known = await look_up(tenant, [no for no, _ in ranked]) if ranked else {}
+            if len(known) == len(ranked):
+                return [(score, known[face_no]) for face_no, score in ranked]
             # One was purged after the search: the next best takes its place.
             current = await self.catch_up(
                 tenant, current.gallery.gallery_id, pack_no=current.pack_no

@@ -12,8 +12,6 @@ import structlog
 from oneton.biometrics.calibration import Calibration
 from oneton.domain.model import (
     Analysis,
-    Candidate,
-    FaceId,
     Gallery,
     GalleryId,
     Score,
@@ -25,8 +23,6 @@ from oneton.domain.screening import (
     ScreenedGallery,
     Screening,
 )
-from oneton.domain.stages import stage
-from oneton.records.faces import Faces
 from oneton.verbs.analyse import Picture, Ranking
 from oneton.verbs.catch_up import CatchUp, Current
 from oneton.verbs.identify import NO_SCORE, Find
@@ -83,7 +79,6 @@ class Screen:
     load_model: LoadModel
     catch_up: CatchUp
     find: Find
-    faces: Faces
 
     async def __call__(
         self,
@@ -110,21 +105,21 @@ class Screen:
             gallery = _judged(current, terms)
             of_its = threshold_of(gallery, len(current.index), model.calibration)
             asked.append(_Asked(current, model, analyses[current.pack_no], of_its))
-        found: list[tuple[Candidate, FaceDetails, _Asked]] = []
+        found: list[tuple[Score, FaceDetails, _Asked]] = []
         for each, ranking in zip(asked, rankings, strict=True):
             found += [
-                (candidate, details, each)
-                for candidate, details in await self._candidates(tenant, each, ranking, terms)
+                (score, details, each)
+                for score, details in await self._candidates(tenant, each, ranking, terms)
             ]
-        found.sort(key=lambda each: -each[0].score)
+        found.sort(key=lambda each: -each[0])
         shown = found if terms.each else found[: terms.limit]
         structlog.contextvars.bind_contextvars(
             threshold=round(asked[0].threshold, 2), model_pack=asked[0].model.pack.name
         )
         return Screening(
             candidates=tuple(
-                _screened(rank, candidate, details, of_gallery)
-                for rank, (candidate, details, of_gallery) in enumerate(shown, start=1)
+                _screened(rank, score, details, of_gallery)
+                for rank, (score, details, of_gallery) in enumerate(shown, start=1)
             ),
             total=len(found),
             galleries=tuple(_gallery(each) for each in asked),
@@ -167,34 +162,23 @@ class Screen:
         asked: _Asked,
         ranking: Ranking,
         terms: Terms,
-    ) -> list[tuple[Candidate, FaceDetails]]:
+    ) -> list[tuple[Score, FaceDetails]]:
         """A gallery's candidates, best first; more are looked at while too many are left out."""
         calibration: Calibration = asked.model.calibration
         embedding, wanted = asked.analysis.embedding, terms.wanted
         least = max(terms.least, asked.threshold) if terms.matches_only else terms.least
         while True:
             looked_at = ranking[0].shape[1]
-            candidates = await self.find(
+            found = await self.find.shown(
                 tenant, asked.current, calibration, embedding, ranking, least
             )
-            with stage("ids"):
-                known = await self._details(tenant, [each.face_id for each in candidates])
-            kept = [
-                (each, known[each.face_id])
-                for each in candidates
-                if each.face_id in known and (wanted is None or wanted(known[each.face_id]))
-            ]
-            is_all = len(candidates) < looked_at or looked_at >= len(asked.current.index)
+            kept = [(score, face) for score, face in found if wanted is None or wanted(face)]
+            is_all = len(found) < looked_at or looked_at >= len(asked.current.index)
             if len(kept) >= terms.limit or is_all or looked_at >= MOST:
                 return kept
             ranking = await self.find.search(
                 asked.current, embedding, min(MOST, looked_at * _WIDER)
             )
-
-    async def _details(
-        self, tenant: TenantId, face_ids: Sequence[FaceId]
-    ) -> dict[FaceId, FaceDetails]:
-        return await self.faces.details(tenant, face_ids) if face_ids else {}
 
 
 def _judged(current: Current, terms: Terms) -> Gallery:
@@ -207,12 +191,12 @@ def _judged(current: Current, terms: Terms) -> Gallery:
     return current.gallery
 
 
-def _screened(rank: int, candidate: Candidate, details: FaceDetails, asked: _Asked) -> ScreenedFace:
-    cosine = asked.model.calibration.cosine(candidate.score)
+def _screened(rank: int, score: Score, details: FaceDetails, asked: _Asked) -> ScreenedFace:
+    cosine = asked.model.calibration.cosine(score)
     return ScreenedFace(
         rank=rank,
-        score=candidate.score,
-        is_match=candidate.score >= asked.threshold,
+        score=score,
+        is_match=score >= asked.threshold,
         face=details,
         cosine=cosine,
         fmr=asked.model.calibration.fmr(cosine),

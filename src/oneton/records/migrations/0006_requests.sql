@@ -161,20 +161,22 @@ create index picture_due on picture (due_at) where due_at is not null;
 create index picture_by_tenant on picture (tenant_id, picture_id);
 
 -- One round trip for what candidates are shown with.
-create function oneton_face_details(of_tenant uuid, face_ids uuid[]) returns table (
-  face_id uuid, tenant_id uuid, gallery_id text, kind text, image_erased_at timestamptz,
+create function oneton_face_details(of_tenant uuid, face_ids uuid[], face_nos bigint[])
+returns table (
+  face_no bigint, face_id uuid, tenant_id uuid, gallery_id text, kind text, image_erased_at timestamptz,
   created_at timestamptz, external_id text, metadata jsonb, source text, request_id uuid,
   request_number bigint, request_public_id text, request_kind text, request_dialect text,
   request_state text)
 language plpgsql as $$
 begin
   perform set_config('oneton.tenant', of_tenant::text, true);
-  return query select f.face_id, f.tenant_id, g.gallery_id, g.kind, f.image_erased_at,
+  return query select f.face_no, f.face_id, f.tenant_id, g.gallery_id, g.kind, f.image_erased_at,
     f.created_at, f.external_id, f.metadata, f.source, f.request_id, r.number, r.public_id, r.kind,
     r.dialect, r.state
     from face f join gallery g using (gallery_no)
     left join request r on r.request_id = f.request_id
-    where f.face_id = any (face_ids) and f.removed_at_head is null;
+    where (f.face_id = any (face_ids) or f.face_no = any (face_nos))
+      and f.removed_at_head is null;
 end
 $$;
 
