@@ -31,6 +31,7 @@ from oneton.verbs.load_model import LoadModel, Model
 
 MOST = 1000
 """Candidates of a gallery that are looked at when most of them are left out."""
+FIRST = 10
 _WIDER = 4
 
 Wanted = Callable[[FaceDetails], bool]
@@ -57,6 +58,12 @@ class Terms:
     target_fpir: float | None = None
     matches_only: bool = False
     wanted: Wanted | None = None
+
+    @property
+    def first(self) -> int:
+        """Candidates of a gallery to begin with: seldom do more than a few reach a score."""
+        reaches = self.matches_only or self.least > NO_SCORE
+        return min(self.limit, FIRST) if reaches else self.limit
 
 
 ANY = Terms()
@@ -98,7 +105,7 @@ class Screen:
             UnavailableError: try again.
         """
         currents = await self._currents(tenant, gallery_ids)
-        analyses, rankings = await self._search(currents, picture, terms.limit)
+        analyses, rankings = await self._search(currents, picture, terms.first)
         asked = []
         for current in currents:
             model = await self.load_model(current.pack_no)
