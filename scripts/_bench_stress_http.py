@@ -154,6 +154,38 @@ def counted(log: Path, since: int) -> dict[str, int]:
     return {name: events.count(name) for name in ("snapshot taken", "snapshot set aside")}
 
 
+STAGES = {
+    "model": ("decode", "detect", "embed"),
+    "index": ("search",),
+    "head and changes": ("head", "catch_up"),
+}
+
+
+def stages(log: Path, since: int, until: int) -> list[dict[str, float]]:
+    """How long each search spent where, in ms, by the server's own log between two lines."""
+    lines = log.read_text().splitlines()[since:until]
+    entries = [json.loads(line) for line in lines if line.startswith("{")]
+    return [
+        {
+            name: sum(each["stages_ms"].get(part, 0.0) for part in parts)
+            for name, parts in STAGES.items()
+        }
+        for each in entries
+        if each["event"] == "request" and each["path"] == SEARCH and each["status"] == 200
+    ]
+
+
+def stage_lines(idle: list[dict[str, float]], busy: list[dict[str, float]]) -> list[str]:
+    """Markdown: p50 and p95 of every stage, alone and beside the clients."""
+    lines = ["| stage | idle p50, ms | p95 | while it changes p50, ms | p95 | p95 ratio |"]
+    lines.append("| --- |" + " ---: |" * 5)
+    for name in STAGES:
+        low, high = ([each[name] for each in some] for some in (idle, busy))
+        (a, b), (c, d) = np.percentile(low, [50, 95]), np.percentile(high, [50, 95])
+        lines.append(f"| {name} | {a:.2f} | {b:.2f} | {c:.2f} | {d:.2f} | {d / b:.2f} |")
+    return lines
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -179,6 +211,7 @@ def main() -> None:
         searcher = Searcher(caller, people)
         time.sleep(SETTLED_S if asked.faces > 100_000 else 1)
         searcher.search_for(5)
+        warm = len((folder / "serve.log").read_text().splitlines())
         idle = searcher.search_for(asked.idle)
         print(idle.line("idle"), file=sys.stderr)
         log = folder / "serve.log"
@@ -203,8 +236,11 @@ def main() -> None:
             for each in clients:
                 each.join(30)
         done = counted(log, before)
+        after = len(log.read_text().splitlines())
+        parts = stage_lines(stages(log, warm, before), stages(log, before, after))
         changes = (enrolled.value - begun[0], purged.value - begun[1])
         lines = report(asked, idle, busy, *changes, done)
+        lines = [*lines, "", "Where the time goes, by the server's log:", "", *parts]
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text("\n".join(lines) + "\n")
     print("\n".join([*lines, *idle.wrong[:10], *busy.wrong[:10]]))
