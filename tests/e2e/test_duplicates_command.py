@@ -26,7 +26,7 @@ from tests.fixtures.servers import ONETON, MakePlace, Place
 pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(120)]
 
 TWICE = ("ada", "bea", "gus", "hal")
-MANY = 12_000
+MANY = 4000
 PLANTED = 300
 DIMENSION = 512
 
@@ -206,6 +206,8 @@ async def fill(place: Place, tenant: str, rng: np.random.Generator) -> None:
 def start_and_stop(place: Place, folder: Path, kind: signal.Signals) -> tuple[int, int, str]:
     """Stop a run once it has got further; returns its exit code, its head and what it said."""
     before = head_of(folder)
+    # A shell's background job ignores SIGINT, and so would what it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [*ONETON, "duplicates", "default", "--tenant", "many", "--out", str(folder)],
         cwd=place.folder,
