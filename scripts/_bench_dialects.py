@@ -37,6 +37,10 @@ from oneton.verbs.authenticate import CreateKey
 TENANT = "bench"
 BOUNDARY = "oneton-bench"
 PHOTOS = 100
+NOTES = (
+    "In a 1:1 call both pictures are worked on side by side: their parts add up to more than it.",
+    "Didit and VeriFlow tell age and gender of every face (attributes), which the others do not.",
+)
 LIMITED_KEYS = 50
 """Didit's calls are limited by key, so that they take turns with so many."""
 
@@ -268,6 +272,7 @@ def main() -> None:
             for each in names:
                 measured(jobs[each], 1, PHOTOS)
                 lines += ["", f"{each}, by the server's log:", "", *parts(folder, PHOTOS)]
+    lines += ["", *NOTES]
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
