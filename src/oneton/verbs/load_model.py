@@ -118,5 +118,7 @@ class LoadModel:
         """Give lone callers several threads where that is faster; answers need not wait for it."""
         for model in list(self._loaded.values()):
             analyser = model.analyse.analyser
+            before = analyser.wide
             await self._cpu.run_upkeep(analyser.widen)
-            log.info("threads measured", pack=model.pack.name, wide=analyser.wide)
+            if analyser.wide != before:
+                log.info("threads measured", pack=model.pack.name, wide=analyser.wide)
