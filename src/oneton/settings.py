@@ -57,6 +57,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_image_pixels: of one picture.
         sweep_grace_s: age from which an object without a row is a leftover.
         shutdown_timeout_s: how long running requests may take after SIGTERM.
+        trusted_proxies: addresses and networks, with commas, whose X-Forwarded-For is believed.
+        metrics_token: what `/metrics` asks for as Bearer; none, and only this machine may ask.
+        metrics_port: where `/metrics` is served, too, on an own listener without a token; none
+            is nowhere else.
+        otlp_endpoint: where traces go, by OTLP over HTTP; none, and there are none.
+        master_key: what wraps the tenants' keys, the newest first, one a line or with commas;
+            none, and images and templates are not encrypted.
         public_url: where clients reach this server, for links to pictures; none is where the
             request came to.
         liveness: `module:factory` of a liveness model; none, and liveness is not assessed.
@@ -104,6 +111,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sweep_grace_s: Annotated[float, Meta(gt=0)] = 900.0
     sweep_interval_s: Annotated[float, Meta(gt=0)] = 600.0
     shutdown_timeout_s: Annotated[int, Meta(ge=1)] = 20
+    trusted_proxies: str | None = None
+    metrics_token: Annotated[str, Meta(min_length=16)] | None = None
+    metrics_port: Annotated[int, Meta(ge=0, le=65535)] | None = None
+    otlp_endpoint: Annotated[str, Meta(pattern=r"^https?://[^/]+")] | None = None
+    master_key: Annotated[str, Meta(min_length=16)] | None = None
     public_url: Annotated[str, Meta(pattern=r"^https?://[^/]+")] | None = None
     liveness: Annotated[str, Meta(pattern=r"^[\w.]+:\w+$")] | None = None
     webhook_private_addresses: bool = False
@@ -126,10 +138,23 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 SETTING_NAMES = tuple(PREFIX + name.upper() for name in Settings.__struct_fields__)
 _NOT_OURS = ("ONETON_TEST_", "ONETON_BENCH_")
+_SECRETS = (
+    "database_url",
+    "database_owner_url",
+    "s3_access_key",
+    "s3_secret_key",
+    "metrics_token",
+    "master_key",
+    "cypherface_operator_secret",
+)
+FILE_NAMES = tuple(f"{PREFIX}{name.upper()}_FILE" for name in _SECRETS)
+"""Variables that name a file with the secret in it."""
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Read and check the settings; an empty variable counts as not set.
+
+    A secret may come from a file that `ONETON_X_FILE` names, without the line's end.
 
     Raises:
         SettingError: one line that names the variable and says what it should be.
@@ -139,6 +164,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         for name, value in environ.items()
         if name.startswith(PREFIX) and not name.startswith(_NOT_OURS) and value != ""
     }
+    given = {**given, **_read_files(given)}
     for name in given:
         if name not in SETTING_NAMES:
             close = get_close_matches(name, SETTING_NAMES, n=1)
@@ -158,6 +184,25 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     return settings
 
 
+def _read_files(given: dict[str, str]) -> dict[str, str]:
+    """Take the variables that name files out of `given`, and read the files."""
+    read = {}
+    for name in FILE_NAMES:
+        if (path := given.pop(name, None)) is None:
+            continue
+        secret = name.removesuffix("_FILE")
+        if secret in given:
+            raise SettingError(f"{secret} and {name} are both set")
+        try:
+            read[secret] = Path(path).expanduser().read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "is no text"
+            raise SettingError(f"{name}={path}: {why}") from error
+        if not read[secret]:
+            raise SettingError(f"{name}={path}: the file is empty")
+    return read
+
+
 def _decode_kind(kind: type, value: object) -> object:
     if kind is Path:
         return Path(str(value)).expanduser()
@@ -173,7 +218,7 @@ def _decode_kind(kind: type, value: object) -> object:
 
 
 def _shown(name: str, value: str) -> str:
-    return "..." if "SECRET" in name or "ACCESS_KEY" in name or "DATABASE" in name else value
+    return "..." if name.removeprefix(PREFIX).lower() in _SECRETS else value
 
 
 def _check_together(settings: Settings) -> None:

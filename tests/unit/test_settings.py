@@ -53,3 +53,35 @@ def test_a_wrong_setting_is_one_line_that_names_it_and_no_secret(
     assert says in line
     assert "\n" not in line
     assert "hunter2" not in line
+
+
+def test_a_secret_is_read_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "url"
+    path.write_text("postgresql://app:hunter2@db/oneton\n")
+
+    settings = read_settings({"ONETON_DATABASE_URL_FILE": str(path)})
+
+    assert settings.database_url == "postgresql://app:hunter2@db/oneton"
+
+
+@pytest.mark.parametrize(
+    ("content", "beside", "says"),
+    [
+        (None, {}, "No such file"),
+        ("", {}, "the file is empty"),
+        ("postgresql://hunter2@db/x", {"ONETON_DATABASE_URL": "postgresql://db/x"}, "both set"),
+        ("mysql://hunter2@db", {}, "must begin with postgresql://"),
+    ],
+)
+def test_a_secret_file_that_cannot_be_used_is_one_line(
+    tmp_path: Path, content: str | None, beside: dict[str, str], says: str
+) -> None:
+    path = tmp_path / "url"
+    if content is not None:
+        path.write_text(content)
+
+    with pytest.raises(SettingError) as raised:
+        read_settings({"ONETON_DATABASE_URL_FILE": str(path), **beside})
+
+    assert says in str(raised.value)
+    assert "hunter2" not in str(raised.value)

@@ -14,6 +14,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
 from oneton.domain import errors
+from oneton.domain.acting import Actor, act_as
 from oneton.verbs.authenticate import Authenticate, Principal
 from oneton.verbs.cpu import Cpu
 from oneton.verbs.limit_rate import LimitRate
@@ -84,6 +85,13 @@ def make_guard(check: Check, cpu: Cpu) -> Callable[[Connection, BaseRouteHandler
     async def admit(connection: Connection, handler: BaseRouteHandler) -> None:
         principal = await check(connection)
         structlog.contextvars.bind_contextvars(tenant=str(principal.tenant_id))
+        act_as(
+            Actor(
+                f"key {principal.key_id}",
+                connection.client.host if connection.client else None,
+                structlog.contextvars.get_contextvars().get("request_id"),
+            )
+        )
         # Litestar's own answer to OPTIONS does nothing, and says none.
         is_options = connection.scope.get("method") == "OPTIONS"
         principal.require(*(() if is_options else handler.opt["permissions"]))
