@@ -164,7 +164,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         for name, value in environ.items()
         if name.startswith(PREFIX) and not name.startswith(_NOT_OURS) and value != ""
     }
-    given = {**given, **_read_files(given)}
+    given |= _read_files(given)
     for name in given:
         if name not in SETTING_NAMES:
             close = get_close_matches(name, SETTING_NAMES, n=1)
