@@ -65,10 +65,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts that settings choose, started."""
+    """The parts that settings choose, started.
+
+    Attributes:
+        images: what everybody reads and writes through.
+        objects: the store below it, whose bytes are as they lie there.
+    """
 
     database: Database
     images: ObjectStore
+    objects: ObjectStore
     tenants: Tenants
     keys: Keys
     galleries: Galleries
@@ -134,6 +140,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         await images.check()
         yield Parts(
             database,
+            images,
             images,
             Tenants(database),
             Keys(database),
