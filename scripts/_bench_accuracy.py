@@ -72,8 +72,9 @@ class Tenant:
             writer.writerows([str(photo.path.absolute())] for photo in photos)
         started_s = time.perf_counter()
         report = run(
-            self._folder, "import", str(listing), "--tenant", self._name, "--json", expect=(0, 1)
-        )
+            self._folder, "import", str(listing), "--tenant", self._name, "--always", "--json",
+            expect=(0, 1),
+        )  # fmt: skip
         took_s = time.perf_counter() - started_s
         self.report = json.loads(report)
         self.rate_per_s = len(photos) / took_s

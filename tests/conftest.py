@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.fixtures.receivers",
     "tests.fixtures.servers",
     "tests.fixtures.native",
+    "tests.fixtures.callers",
     "tests.fixtures.didit",
     "tests.fixtures.didit_clients",
     "tests.fixtures.veriflow",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -17,6 +17,8 @@ import structlog
 from litestar import Litestar, Request, Response
 from litestar.datastructures import State
 from litestar.di import Provide
+from litestar.handlers import HTTPRouteHandler
+from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
@@ -25,7 +27,10 @@ from litestar.static_files import create_static_files_router
 from oneton import __version__
 from oneton.biometrics.analyse import Analyser
 from oneton.biometrics.packs import PackFiles
+from oneton.domain.acting import Actor, act_as
+from oneton.domain.addresses import read_networks
 from oneton.domain.errors import OnetonError
+from oneton.domain.watching import NO_WATCH, Watch
 from oneton.edge import (
     cypherface,
     didit,
@@ -36,16 +41,19 @@ from oneton.edge import (
     uqudo,
     veriflow,
 )
+from oneton.edge.origins import Origins
 from oneton.edge.platform import Platform
-from oneton.edge.requests import RequestLog
+from oneton.edge.requests import RequestLog, outcome_of
 from oneton.indexing import Indexes, open_indexes
 from oneton.models import make_analyser
 from oneton.parts import (
     Parts,
+    make_check_open,
     make_forget_merchant_user,
     make_forget_request,
     make_manage_webhooks,
     make_purge,
+    make_read_audit,
     make_sweep,
     make_tidy,
 )
@@ -61,6 +69,7 @@ from oneton.records.rates import Rates
 from oneton.records.reindexing import Reindexing
 from oneton.records.requests import Pictures
 from oneton.records.signing_keys import SigningKeys
+from oneton.records.usage import Usage
 from oneton.records.vendor_users import RetainedTemplates, VendorUsers
 from oneton.settings import Settings
 from oneton.verbs.answer_once import AnswerOnce
@@ -68,6 +77,8 @@ from oneton.verbs.authenticate import Authenticate, CreateKey
 from oneton.verbs.browse_faces import BrowseFaces
 from oneton.verbs.catch_up import CatchUp
 from oneton.verbs.check_health import CheckHealth
+from oneton.verbs.count_usage import CountUsage
+from oneton.verbs.cpu import Cpu
 from oneton.verbs.enroll import Enroll
 from oneton.verbs.enroll_request import EnrollRequest
 from oneton.verbs.erase import Erase
@@ -89,6 +100,7 @@ from oneton.verbs.merchants import Merchants
 from oneton.verbs.run_face_sessions import RunFaceSessions
 from oneton.verbs.saved_requests import SavedRequests
 from oneton.verbs.screen import Screen
+from oneton.verbs.show_usage import ShowUsage
 from oneton.verbs.sign_results import SignResults
 from oneton.verbs.spend_credit import SpendCredit
 from oneton.verbs.sweep import Sweep
@@ -99,6 +111,8 @@ log = structlog.get_logger()
 
 SWEEP_AFTER_S = 5.0
 """First the indexes are to load: a sweep reads every face record."""
+ENROL_NICE = 5
+"""Enrolments give way to searches: a third of their share where there is too little for both."""
 SWEEP_AT_MOST = 100
 """Leftovers that a server deletes unasked, unless they are under a tenth of all objects."""
 TIDY_EVERY_S = 60.0
@@ -147,18 +161,30 @@ async def open_verbs(
     """
     async with open_indexes(settings, parts, load_within_s=load_within_s) as indexes:
         load = make or partial(make_analyser, settings)
-        load_model = LoadModel(indexes.packs, load, indexes.cpu)
+        behind = Cpu(settings.cpu_threads, 0, name="enrol", nice=ENROL_NICE, within=indexes.cpu)
+        load_model = LoadModel(indexes.packs, load, indexes.cpu, behind)
         signing = {
             purpose: await parts.keys.signing_secret(purpose, secrets.token_bytes(32))
             for purpose in ("token", "media", "cypherface")
         }
-        news = HeadNews(parts.database.dsn, indexes.catch_up.hear, indexes.keep_up.ask)
-        following = asyncio.create_task(news.run())
+        news = HeadNews(
+            parts.database.dsn,
+            indexes.catch_up.hear,
+            indexes.keep_up.ask,
+            indexes.catch_up.hear_closed,
+        )
+        verbs = _wire(settings, parts, load_model, indexes, signing)
+        count_usage = verbs.platform.count_usage
+        following = [asyncio.create_task(each.run()) for each in (news, count_usage)]
         try:
-            yield _wire(settings, parts, load_model, indexes, signing)
+            yield verbs
         finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            for task in following:
+                task.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
+            with suppress(OnetonError):
+                await count_usage.flush()
+            behind.close()
 
 
 def _wire(
@@ -170,21 +196,32 @@ def _wire(
 ) -> Verbs:
     cpu, catch_up = indexes.cpu, indexes.catch_up
     find = Find(catch_up, cpu, parts.faces)
-    identify, verify = Identify(load_model, catch_up, find), Verify(load_model)
+    identify = Identify(load_model, catch_up, find, parts.trail)
+    verify = Verify(load_model, parts.trail)
     enroll = Enroll(
-        load_model, catch_up, find, parts.faces, parts.images, settings.sweep_grace_s / 2
+        load_model,
+        catch_up,
+        find,
+        parts.faces,
+        parts.images,
+        settings.sweep_grace_s / 2,
+        parts.trail,
     )
-    keep_picture = KeepPicture(Pictures(parts.database), parts.images)
+    keep_picture = KeepPicture(Pictures(parts.database), parts.images, parts.trail)
     sign_results = SignResults(SigningKeys(parts.database), settings.public_url or "oneton")
     face_sessions = FaceSessions(parts.database)
     authenticate = Authenticate(parts.keys, signing["token"])
+    spend_credit = SpendCredit(parts.tenants)
     platform = Platform(
         settings=settings,
         cpu=cpu,
+        count_usage=CountUsage(Usage(parts.database)),
+        show_usage=ShowUsage(Usage(parts.database)),
         authenticate=authenticate,
         check_health=CheckHealth(parts.database, parts.images),
+        check_open=make_check_open(parts),
         identify=identify,
-        screen=Screen(load_model, catch_up, find),
+        screen=Screen(load_model, catch_up, find, parts.trail),
         enroll=enroll,
         enroll_request=EnrollRequest(enroll, parts.images),
         erase=Erase(parts.faces, parts.images),
@@ -202,10 +239,16 @@ def _wire(
             enroll,
             make_purge(parts),
         ),
-        make_links=MakeLinks(signing["media"], parts.images, settings.public_url),
+        make_links=MakeLinks(
+            signing["media"],
+            parts.images,
+            parts.trail,
+            spend_credit.recent,
+            settings.public_url,
+        ),
         answer_once=AnswerOnce(Idempotency(parts.database)),
         limit_rate=LimitRate(Rates(parts.database)),
-        spend_credit=SpendCredit(parts.tenants),
+        spend_credit=spend_credit,
         merchants=_make_merchants(
             settings, parts, authenticate, keep_picture, verify, signing["cypherface"]
         ),
@@ -216,6 +259,7 @@ def _wire(
         manage_webhooks=make_manage_webhooks(settings, parts),
         follow_reindex=FollowReindex(Reindexing(parts.database), parts.model_packs),
         follow_jobs=FollowJobs(JobsOfTenants(parts.database)),
+        audit=make_read_audit(parts),
     )
     return Verbs(
         platform=platform,
@@ -278,6 +322,7 @@ def _make_keep_lists(parts: Parts, enroll: Enroll, indexes: Indexes) -> KeepList
 
 async def sweep_forever(verbs: Verbs, settings: Settings) -> None:
     """Sweep and tidy soon, then again and again, until cancelled."""
+    act_as(Actor("sweeper"))
     await asyncio.gather(_sweep_again(verbs, settings), _tidy_again(verbs.tidy))
 
 
@@ -304,14 +349,30 @@ async def _sweep_again(verbs: Verbs, settings: Settings) -> None:
                 deleted=report.deleted,
                 missing=len(report.missing),
             )
+            report.tell(verbs.sweep.watch)
         except OnetonError as error:
+            verbs.sweep.watch.count("sweeps", "failed")
             log.warning("sweeping failed", error=str(error))
         await asyncio.sleep(settings.sweep_interval_s)
 
 
-def make_app(verbs: Verbs) -> Litestar:
-    """The HTTP application over wired verbs."""
+def make_app(
+    verbs: Verbs, watch: Watch = NO_WATCH, metrics: HTTPRouteHandler | None = None
+) -> Litestar:
+    """The HTTP application over wired verbs.
+
+    Args:
+        watch: told of every request.
+        metrics: the handler of `/metrics`; None is without.
+    """
     platform = verbs.platform
+
+    def reply(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+        answer = reply_by_path(request, error)
+        if request.scope.get("route_handler") is None:
+            # No route, so no middleware has met it.
+            watch.count("requests", "none", "unknown", outcome_of(answer.status_code or 404))
+        return answer
 
     def provide_check_health() -> CheckHealth:
         return platform.check_health
@@ -319,11 +380,14 @@ def make_app(verbs: Verbs) -> Litestar:
     def provide_make_links() -> MakeLinks:
         return platform.make_links
 
+    trusted = read_networks(platform.settings.trusted_proxies or "")
+
     return Litestar(
         route_handlers=[
             health.livez,
             health.readyz,
             media.show_picture,
+            *(() if metrics is None else (metrics,)),
             *(dialect.make_router(platform) for dialect in DIALECTS),
             create_static_files_router(
                 path="/schema/assets",
@@ -335,8 +399,11 @@ def make_app(verbs: Verbs) -> Litestar:
             "check_health": Provide(provide_check_health, sync_to_thread=False),
             "make_links": Provide(provide_make_links, sync_to_thread=False),
         },
-        exception_handlers={Exception: reply_by_path},
-        middleware=[RequestLog],
+        exception_handlers={Exception: reply},
+        middleware=[
+            DefineMiddleware(Origins, trusted=trusted),
+            DefineMiddleware(RequestLog, watch=watch),
+        ],
         state=State({"didit_401": platform.settings.didit_401}),
         openapi_config=_openapi_config(),
         logging_config=None,

@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from oneton.domain.addresses import read_networks
 from oneton.domain.errors import SettingError
+from oneton.domain.sealing import split_master_keys
 
 PREFIX = "ONETON_"
 LEAST_MEMORY = 1 << 20
@@ -64,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         otlp_endpoint: where traces go, by OTLP over HTTP; none, and there are none.
         master_key: what wraps the tenants' keys, the newest first, one a line or with commas;
             none, and images and templates are not encrypted.
+        audit_searches: the audit trail has searches and matches, too.
         public_url: where clients reach this server, for links to pictures; none is where the
             request came to.
         liveness: `module:factory` of a liveness model; none, and liveness is not assessed.
@@ -116,6 +119,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] | None = None
     otlp_endpoint: Annotated[str, Meta(pattern=r"^https?://[^/]+")] | None = None
     master_key: Annotated[str, Meta(min_length=16)] | None = None
+    audit_searches: bool = True
     public_url: Annotated[str, Meta(pattern=r"^https?://[^/]+")] | None = None
     liveness: Annotated[str, Meta(pattern=r"^[\w.]+:\w+$")] | None = None
     webhook_private_addresses: bool = False
@@ -138,6 +142,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 SETTING_NAMES = tuple(PREFIX + name.upper() for name in Settings.__struct_fields__)
 _NOT_OURS = ("ONETON_TEST_", "ONETON_BENCH_")
+CLIENT_NAMES = ("ONETON_URL", "ONETON_KEY", "ONETON_KEY_FILE")
+"""Variables of the command line's remote mode, which settings leave alone."""
 _SECRETS = (
     "database_url",
     "database_owner_url",
@@ -162,7 +168,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     given = {
         name: value
         for name, value in environ.items()
-        if name.startswith(PREFIX) and not name.startswith(_NOT_OURS) and value != ""
+        if name.startswith(PREFIX)
+        and not name.startswith(_NOT_OURS)
+        and name not in CLIENT_NAMES
+        and value != ""
     }
     given |= _read_files(given)
     for name in given:
@@ -222,6 +231,15 @@ def _shown(name: str, value: str) -> str:
 
 
 def _check_together(settings: Settings) -> None:
+    try:
+        read_networks(settings.trusted_proxies or "")
+    except ValueError as error:
+        raise SettingError(f"ONETON_TRUSTED_PROXIES: {error}") from error
+    if settings.master_key is not None:
+        try:
+            split_master_keys(settings.master_key)
+        except ValueError as error:
+            raise SettingError(f"ONETON_MASTER_KEY: {error}") from error
     for field in ("database_url", "database_owner_url"):
         value = getattr(settings, field)
         name = PREFIX + field.upper()

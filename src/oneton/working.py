@@ -11,10 +11,11 @@ from typing import Protocol
 
 import structlog
 
+from oneton.domain.acting import Actor, act_as
 from oneton.domain.errors import OnetonError
 from oneton.indexing import Indexes
 from oneton.models import make_analyser
-from oneton.parts import Parts, make_do_jobs, open_deliver_webhooks
+from oneton.parts import Parts, make_do_jobs, make_seal_anew, open_deliver_webhooks
 from oneton.records.jobs import Jobs
 from oneton.records.locks import Locks
 from oneton.records.reindexing import Reindexing
@@ -78,6 +79,7 @@ class Worker:
 
     locks: Locks
     chores: tuple[Chore, ...]
+    cpu: Cpu | None = None
 
     async def run(self) -> None:
         """Work until cancelled; other processes see that there is a worker."""
@@ -131,6 +133,7 @@ class Worker:
 
 
 async def _do_forever(chore: Chore) -> None:
+    act_as(Actor("worker"))
     while True:
         if await chore.has_work():
             await chore.run()
@@ -148,7 +151,7 @@ async def open_worker(
     """
     cpu = Cpu(settings.cpu_threads, 0, name="work", nice=WORK_NICE, idle=alone)
     reindexing = Reindexing(parts.database)
-    jobs, locks = Jobs(parts.database), Locks(parts.database)
+    jobs, locks = Jobs(parts.database, parts.watch), Locks(parts.database)
     load_model = LoadModel(indexes.packs, partial(make_analyser, settings), cpu)
     drive_reindex = DriveReindex(
         reindexing,
@@ -163,11 +166,13 @@ async def open_worker(
     reembed = Reembed(reindexing, parts.images, load_model, cpu)
     try:
         async with open_deliver_webhooks(settings, parts) as deliver:
+            seal_anew = make_seal_anew(settings, parts, locks)
             chores = (
                 ReindexChore(jobs, drive_reindex, reembed, at_once=2 * settings.cpu_threads),
                 DriveWebhooks(deliver.outbox, jobs, deliver, at_once=WEBHOOKS_AT_ONCE),
                 make_do_jobs(parts, locks),
+                *(() if seal_anew is None else (seal_anew,)),
             )
-            yield Worker(locks, chores)
+            yield Worker(locks, chores, cpu)
     finally:
         cpu.close()

@@ -17,8 +17,10 @@ import pytest
 
 from oneton.domain.errors import NotFoundError, StoreDownError
 from oneton.images import ObjectStore, blocks
+from oneton.images.encrypted import EncryptedStore
 from oneton.images.files import FileStore
 from oneton.images.s3 import S3Store
+from tests.fixtures.sealing import RingsInMemory
 
 if TYPE_CHECKING:
     from tests.fixtures.objects import S3Server
@@ -30,12 +32,15 @@ LARGE_BYTES = 24 << 20
 TAKES_AT_MOST_BYTES = 8 << 20
 
 
-@pytest.fixture(params=["files", "s3"])
+@pytest.fixture(params=["files", "s3", "encrypted files", "encrypted s3"])
 def unopened(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    if request.param == "files":
-        return FileStore(tmp_path / "images")
-    server = request.getfixturevalue("s3_server")
-    return S3Store(server.endpoint, server.access_key, server.secret_key, server.bucket)
+    store: ObjectStore
+    if request.param.endswith("files"):
+        store = FileStore(tmp_path / "images")
+    else:
+        server = request.getfixturevalue("s3_server")
+        store = S3Store(server.endpoint, server.access_key, server.secret_key, server.bucket)
+    return EncryptedStore(store, RingsInMemory()) if "encrypted" in request.param else store
 
 
 @pytest.fixture

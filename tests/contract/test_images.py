@@ -12,9 +12,11 @@ import pytest
 
 from oneton.domain.errors import NotFoundError
 from oneton.domain.model import StoredObject
-from oneton.images import ImageStore
+from oneton.images import ImageStore, ObjectStore
+from oneton.images.encrypted import SEALED_MORE_BYTES, EncryptedStore
 from oneton.images.files import FileStore
 from oneton.images.s3 import S3Store
+from tests.fixtures.sealing import RingsInMemory
 
 pytestmark = pytest.mark.anyio
 
@@ -24,12 +26,15 @@ WEBP = b"RIFF\x0a\0\0\0WEBP a WebP"
 TIFF = b"II*\x00 a TIFF"
 
 
-@pytest.fixture(params=["files", "s3"])
+@pytest.fixture(params=["files", "s3", "encrypted files", "encrypted s3"])
 def unopened(request: pytest.FixtureRequest, tmp_path: Path) -> ImageStore:
-    if request.param == "files":
-        return FileStore(tmp_path / "images")
-    server = request.getfixturevalue("s3_server")
-    return S3Store(server.endpoint, server.access_key, server.secret_key, server.bucket)
+    store: ObjectStore
+    if request.param.endswith("files"):
+        store = FileStore(tmp_path / "images")
+    else:
+        server = request.getfixturevalue("s3_server")
+        store = S3Store(server.endpoint, server.access_key, server.secret_key, server.bucket)
+    return EncryptedStore(store, RingsInMemory()) if "encrypted" in request.param else store
 
 
 @pytest.fixture
@@ -47,6 +52,11 @@ def tenant() -> str:
 @pytest.fixture
 def key(tenant: str) -> str:
     return f"{tenant}/default/{uuid4()}"
+
+
+def more(store: ImageStore) -> int:
+    """What an object is larger than the picture."""
+    return SEALED_MORE_BYTES if isinstance(store, EncryptedStore) else 0
 
 
 async def listed(store: ImageStore, prefix: str = "") -> list[StoredObject]:
@@ -93,7 +103,7 @@ async def test_put_keeps_every_byte_of_five_megabytes(store: ImageStore, key: st
     data, _ = await store.get(key)
     assert len(data) > 5 * 2**20
     assert data == large
-    assert [found.size_bytes for found in await listed(store, key)] == [len(large)]
+    assert [found.size_bytes for found in await listed(store, key)] == [len(large) + more(store)]
 
 
 async def test_put_accepts_empty_bytes(store: ImageStore, key: str) -> None:
@@ -111,7 +121,7 @@ async def test_concurrent_puts_leave_one_whole_object(store: ImageStore, key: st
 
     data, _ = await store.get(key)
     assert data in rivals
-    assert [found.size_bytes for found in await listed(store, key)] == [len(data)]
+    assert [found.size_bytes for found in await listed(store, key)] == [len(data) + more(store)]
 
 
 async def test_get_sees_one_whole_object_while_it_is_overwritten(
@@ -224,7 +234,7 @@ async def test_list_tells_sizes_and_times(store: ImageStore, key: str) -> None:
 
     (found,) = await listed(store, key)
 
-    assert found.size_bytes == len(JPEG)
+    assert found.size_bytes == len(JPEG) + more(store)
     assert before <= found.modified_at <= datetime.now(UTC) + timedelta(seconds=2)
 
 

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -43,6 +44,7 @@ COMMANDS = [
     ["key", "revoke"],
     ["key", "rotate-signing"],
     ["import"],
+    ["export"],
     ["search"],
     ["duplicates"],
     ["purge"],
@@ -123,6 +125,7 @@ def test_import_is_resumable_and_reports_every_refused_file(
     (photos / "text.png").write_bytes(b"text")
     report = tmp_path / "refused.csv"
     arguments = ["import", str(photos), "--tenant", tenant, "--report", str(report), "--json"]
+    arguments.append("--always")
     first = place.command(*arguments, "--first-of-folder", check=False)
     assert first.returncode == 1
     assert "exception" not in first.stderr.lower()
@@ -131,13 +134,15 @@ def test_import_is_resumable_and_reports_every_refused_file(
     whole = json.loads(place.command(*arguments, check=False).stdout)
     assert (whole["enrolled"], whole["already"]) == (len(people), len(people))
     with report.open(newline="") as file:
-        refused = {row["file"]: row["reason"] for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    assert Counter(row["outcome"] for row in rows) == {"added": 10, "exists": 10, "refused": 2}
+    refused = {row["file"]: row["reason"] for row in rows if row["outcome"] == "refused"}
     assert refused == {"broken.jpg": "BadImage", "text.png": "UnsupportedType"}
     listing = tmp_path / "list.csv"
     listing.write_text("image,name\nphotos/ada/1.jpg,Ada\nphotos/none.jpg,None\n")
     by_list = json.loads(
         place.command(
-            "import", str(listing), "--tenant", tenant, "--if-missing", "--report", str(report),
+            "import", str(listing), "--tenant", tenant, "--report", str(report),
             "--json", check=False,
         ).stdout
     )  # fmt: skip

@@ -178,7 +178,7 @@ def test_two_galleries_of_a_tenant_have_two_packs(
         (photos / f"{name}.jpg").write_bytes(photo)
     ids = {}
     for gallery in ("default", "other"):
-        report = place.json("import", str(photos), "--gallery", gallery)
+        report = place.json("import", str(photos), "--gallery", gallery, "--always")
         ids[gallery] = report["enrolled_as"]
         assert len(ids[gallery]) == len(people)
     for gallery in ("default", "other"):

@@ -109,7 +109,7 @@ async def sandbox_secret(place: Place) -> str:
     database = await Database.connect(place.dsns.app, size=2)
     try:
         keys = Keys(database)
-        key = await keys.find_secret(sha256(credentials["client_secret"]))
+        key = (await keys.find_secret(sha256(credentials["client_secret"]))).key
         _, secret = await CreateKey(keys)(
             key.tenant_id, label="", permissions=key.permissions, sandbox=True
         )

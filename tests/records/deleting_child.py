@@ -16,7 +16,8 @@ from oneton.records.database import Database
 from oneton.records.deletion import Deletion
 from oneton.records.jobs_of_tenants import JobsOfTenants
 from oneton.records.locks import Locks
-from oneton.verbs import do_jobs
+from oneton.records.tenant_deletions import TenantDeletions
+from oneton.verbs import delete_tenant, do_jobs
 
 PAGE = 5
 
@@ -32,11 +33,11 @@ class SlowStore(FileStore):
 
 async def main(dsn: str, folder: str) -> None:
     do_jobs.PAGE = PAGE
+    delete_tenant.ROWS, delete_tenant.OBJECTS, delete_tenant.SETTLE_S = PAGE, PAGE, 0.0
     database = await Database.connect(dsn, size=2)
-    jobs = JobsOfTenants(database)
-    await do_jobs.DoJobs(
-        jobs, Deletion(database, jobs), SlowStore(Path(folder)), Locks(database)
-    ).run()
+    jobs, store = JobsOfTenants(database), SlowStore(Path(folder))
+    erase = delete_tenant.EraseTenant(TenantDeletions(database), store)
+    await do_jobs.DoJobs(jobs, Deletion(database, jobs), store, Locks(database), erase).run()
     await database.close()
 
 

@@ -41,6 +41,10 @@ TENANT_TABLES = (
     "upload",
     "liveness_session",
     "audit_event",
+    "face_quota",
+    "usage_day",
+    "tenant_key",
+    "encryption_run",
 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,20 +14,16 @@ import msgspec
 import pytest
 import yaml
 from click import Group
+from cryptography.fernet import Fernet
 
 import oneton.cli
 from oneton.biometrics.packs import DEFAULT_PACK, assemble_buffalo_sc
 from oneton.edge import health
 from oneton.records.database import APP_ROLE
-from oneton.settings import SETTING_NAMES, Settings, read_settings
+from oneton.settings import FILE_NAMES, SETTING_NAMES, MemorySize, Settings, read_settings
 
 ROOT = Path(__file__).parents[2]
-FILLED_IN = {
-    "POSTGRES_OWNER_PASSWORD": "owner-secret",
-    "POSTGRES_APP_PASSWORD": "app-secret",
-    "MINIO_ROOT_USER": "minio-user",
-    "MINIO_ROOT_PASSWORD": "minio-secret",
-}
+SECRETS = PurePosixPath("/run/secrets")
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?::([?-])([^}]*))?\}")
 
 
@@ -49,7 +44,7 @@ class Instruction(msgspec.Struct, frozen=True):
 def compose() -> dict[str, Any]:
     """compose.yaml with its variables filled in, `$$` for `$` included."""
     text = VARIABLE.sub(
-        lambda found: FILLED_IN.get(found[1], found[3] if found[2] == "-" else ""),
+        lambda found: found[3] if found[2] == "-" else "",
         (ROOT / "compose.yaml").read_text(),
     )
     content: dict[str, Any] = yaml.safe_load(text.replace("$$", "$"))
@@ -81,10 +76,48 @@ def image_environment(final_stage: list[Instruction]) -> dict[str, str]:
     return {name: value for name, value in pairs}  # noqa: C416  dict() takes no generator of lists
 
 
+@pytest.fixture(scope="session")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What scripts/secrets makes, by file."""
+    folder = tmp_path_factory.mktemp("secrets")
+    subprocess.run([ROOT / "scripts/secrets", folder], check=True, capture_output=True)
+    return {path.name: path.read_text().strip() for path in folder.iterdir()}
+
+
+def accepted(
+    service: dict[str, Any], image_environment: dict[str, str], secrets: dict[str, str]
+) -> Settings:
+    """What oneton reads in a service's container, its files of secrets read."""
+    environment = dict(image_environment)
+    for name, value in service["environment"].items():
+        if name.endswith("_FILE"):
+            path = PurePosixPath(value)
+            assert path.parent == SECRETS, name
+            assert path.name in service["secrets"], name
+            environment[name.removesuffix("_FILE")] = secrets[path.name]
+        else:
+            environment[name] = value
+    return read_settings(environment)
+
+
 @pytest.fixture
-def settings(services: dict[str, dict[str, Any]], image_environment: dict[str, str]) -> Settings:
+def settings(
+    services: dict[str, dict[str, Any]],
+    image_environment: dict[str, str],
+    secrets: dict[str, str],
+) -> Settings:
     """What `oneton serve` reads in its container."""
-    return read_settings(image_environment | services["api"]["environment"])
+    return accepted(services["api"], image_environment, secrets)
+
+
+@pytest.fixture
+def owner(
+    services: dict[str, dict[str, Any]],
+    image_environment: dict[str, str],
+    secrets: dict[str, str],
+) -> Settings:
+    """What `oneton migrate` reads in its container."""
+    return accepted(services["migrate"], image_environment, secrets)
 
 
 def only(instructions: list[Instruction], name: str) -> Instruction:
@@ -115,49 +148,99 @@ def script(words: list[str]) -> str:
 def test_every_setting_named_is_one_the_code_accepts() -> None:
     for name in ("compose.yaml", "Dockerfile", ".env.example"):
         named = set(re.findall(r"\bONETON_[A-Z0-9_]+", (ROOT / name).read_text()))
-        assert named <= set(SETTING_NAMES), name
+        assert named <= {*SETTING_NAMES, *FILE_NAMES}, name
 
 
-def test_example_names_every_variable_and_holds_no_secret() -> None:
-    used = {found[1] for found in VARIABLE.finditer((ROOT / "compose.yaml").read_text())}
+def test_example_names_every_variable_with_its_default() -> None:
+    used = {found[1]: found[3] for found in VARIABLE.finditer((ROOT / "compose.yaml").read_text())}
     example = dict(
         line.split("=", 1)
         for line in (ROOT / ".env.example").read_text().splitlines()
         if line and not line.startswith("#")
     )
 
-    assert set(example) == used
-    assert {name for name, value in example.items() if not value} == set(FILLED_IN)
+    assert example == used
 
 
-def test_credentials_have_no_default() -> None:
-    uses = VARIABLE.finditer((ROOT / "compose.yaml").read_text())
+def test_secrets_are_files_that_the_script_makes(
+    compose: dict[str, Any], services: dict[str, dict[str, Any]], secrets: dict[str, str]
+) -> None:
+    assert {name: one["file"] for name, one in compose["secrets"].items()} == {
+        name: f"./secrets/{name}" for name in secrets
+    }
+    for name, service in services.items():
+        given = str({**service, "secrets": None})
+        assert not any(secret in given for secret in secrets.values()), name
+        for path in re.findall(r"/run/secrets/(\w+)", given):
+            assert path in service["secrets"], name
 
-    for found in uses:
-        if found[1] in FILLED_IN:
-            assert found[2] == "?", found[0]
-            assert ".env.example" in found[3], found[0]
+
+def test_secrets_that_are_there_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "master_key").write_text("mine\n")
+
+    made = subprocess.run(
+        [ROOT / "scripts/secrets", tmp_path], check=True, capture_output=True, text=True
+    )
+
+    assert (tmp_path / "master_key").read_text() == "mine\n"
+    assert "kept  master_key" in made.stdout
+    assert tmp_path.stat().st_mode & 0o077 == 0
+
+
+def test_scripts_of_containers_name_secrets_that_they_have(
+    compose: dict[str, Any], services: dict[str, dict[str, Any]]
+) -> None:
+    for name, service in services.items():
+        for config in service.get("configs", ()):
+            content = compose["configs"][config["source"]]["content"]
+            named = re.findall(r"secret (\w+)\)|/run/secrets/(\w+)", content)
+            for one in (first or second for first, second in named):
+                assert one in service["secrets"], (name, one)
 
 
 def test_settings_are_accepted_together(settings: Settings) -> None:
     assert settings.database_url is not None
-    assert settings.database_owner_url is not None
     assert settings.s3_endpoint is not None
+    assert settings.master_key is not None
+    Fernet(settings.master_key)
+
+
+def test_only_the_migration_has_the_owners_rights(
+    settings: Settings, owner: Settings, services: dict[str, dict[str, Any]]
+) -> None:
+    assert settings.database_owner_url is None
+    assert owner.database_owner_url is not None
+    assert [name for name, one in services.items() if "database_owner_url" in str(one)] == [
+        "migrate"
+    ]
+    assert services["api"]["depends_on"]["migrate"] == {
+        "condition": "service_completed_successfully"
+    }
 
 
 def test_database_urls_match_the_server(
-    settings: Settings, services: dict[str, dict[str, Any]]
+    owner: Settings, services: dict[str, dict[str, Any]], secrets: dict[str, str]
 ) -> None:
     server = services["postgres"]["environment"]
-    app, owner = urlsplit(settings.database_url or ""), urlsplit(settings.database_owner_url or "")
+    app, own = urlsplit(owner.database_url or ""), urlsplit(owner.database_owner_url or "")
 
-    assert (app.hostname, app.port) == (owner.hostname, owner.port) == ("postgres", 5432)
-    assert app.path == owner.path == f"/{server['POSTGRES_DB']}"
-    assert (app.username, app.password) == (APP_ROLE, server["APP_PASSWORD"])
-    assert (owner.username, owner.password) == (
+    assert (app.hostname, app.port) == (own.hostname, own.port) == ("postgres", 5432)
+    assert app.path == own.path == f"/{server['POSTGRES_DB']}"
+    assert (app.username, app.password) == (APP_ROLE, secrets["postgres_app_password"])
+    assert (own.username, own.password) == (
         server["POSTGRES_USER"],
-        server["POSTGRES_PASSWORD"],
+        secrets["postgres_owner_password"],
     )
+    assert server["POSTGRES_PASSWORD_FILE"] == "/run/secrets/postgres_owner_password"
+
+
+def test_pools_fit_the_server(settings: Settings, services: dict[str, dict[str, Any]]) -> None:
+    command = services["postgres"]["command"]
+    (most,) = (int(word.split("=")[1]) for word in command if word.startswith("max_connections="))
+    processes = services["api"]["deploy"]["replicas"] + 1
+
+    # Each process also has connections for the news, locks and its queue.
+    assert processes * (settings.database_pool_size + 10) < most
 
 
 def test_server_gives_the_app_its_role_without_power(compose: dict[str, Any]) -> None:
@@ -179,18 +262,93 @@ def test_object_store_matches_the_server(
     assert url.hostname == "minio"
     assert f":{url.port}" == minio["command"][minio["command"].index("--address") + 1]
     assert f":{url.port}/" in minio["healthcheck"]["test"][1]
-    assert settings.s3_access_key == minio["environment"]["MINIO_ROOT_USER"]
-    assert settings.s3_secret_key == minio["environment"]["MINIO_ROOT_PASSWORD"]
     assert settings.s3_region == minio["environment"]["MINIO_REGION"]
 
 
-def test_only_the_api_is_published_on_this_machine(
+def test_object_stores_key_is_for_the_bucket_only(
+    settings: Settings,
+    compose: dict[str, Any],
+    services: dict[str, dict[str, Any]],
+    secrets: dict[str, str],
+) -> None:
+    bucket = services["bucket"]
+    script = compose["configs"]["make_bucket"]["content"]
+    policy = json.loads(compose["configs"]["bucket_policy"]["content"])
+
+    assert (settings.s3_access_key, settings.s3_secret_key) == (
+        secrets["s3_access_key"],
+        secrets["s3_secret_key"],
+    )
+    assert 3 <= len(secrets["s3_access_key"]) <= 20  # MinIO's limits, in characters.
+    assert 8 <= len(secrets["s3_secret_key"]) <= 40
+    assert bucket["environment"]["BUCKET"] == settings.s3_bucket
+    assert bucket["environment"]["REGION"] == settings.s3_region
+    assert f"{settings.s3_endpoint} " in script
+    assert 'admin user add local "$(secret s3_access_key)" "$(secret s3_secret_key)"' in script
+    assert {one for each in policy["Statement"] for one in each["Resource"]} == {
+        f"arn:aws:s3:::{settings.s3_bucket}",
+        f"arn:aws:s3:::{settings.s3_bucket}/*",
+    }
+    assert services["api"]["depends_on"]["bucket"] == {
+        "condition": "service_completed_successfully"
+    }
+
+
+def test_only_the_proxy_is_published_on_this_machine(
+    services: dict[str, dict[str, Any]], compose: dict[str, Any]
+) -> None:
+    assert [name for name, one in services.items() if "ports" in one] == ["proxy"]
+    assert services["proxy"]["ports"] == ["127.0.0.1:8080:8080"]
+    assert compose["networks"]["front"]["internal"] is True
+    assert compose["networks"]["back"]["internal"] is True
+    for name in ("postgres", "minio", "bucket", "migrate"):
+        assert services[name]["networks"] == ["back"], name
+
+
+def test_proxy_asks_two_replicas_that_believe_it(
     settings: Settings, services: dict[str, dict[str, Any]], compose: dict[str, Any]
 ) -> None:
-    assert [name for name, one in services.items() if "ports" in one] == ["api"]
-    assert services["api"]["ports"] == [f"127.0.0.1:{settings.port}:{settings.port}"]
-    assert compose["networks"]["back"]["internal"] is True
-    assert services["postgres"]["networks"] == services["minio"]["networks"] == ["back"]
+    (mounted,) = services["proxy"]["configs"]
+    caddyfile = compose["configs"][mounted["source"]]["content"]
+    (network,) = compose["networks"]["front"]["ipam"]["config"]
+
+    assert mounted["target"] in services["proxy"]["command"]
+    assert services["api"]["deploy"]["replicas"] == 2
+    assert "name api\n" in caddyfile
+    assert f"port {settings.port}\n" in caddyfile
+    assert settings.trusted_proxies == network["subnet"]
+    assert "front" in services["proxy"]["networks"]
+    assert "front" in services["api"]["networks"]
+
+
+def test_proxy_takes_what_the_api_takes_and_shows_no_metrics(
+    settings: Settings, compose: dict[str, Any]
+) -> None:
+    caddyfile = compose["configs"]["proxy"]["content"]
+    (most,) = re.findall(r"max_size (\d+)MB", caddyfile)
+
+    # Two pictures in Base64.
+    assert int(most) * 1_000_000 > 2 * settings.max_image_bytes * 4 / 3
+    assert "@inside path /metrics" in caddyfile
+    assert settings.metrics_token is not None
+
+
+def test_worker_reaches_webhooks(services: dict[str, dict[str, Any]]) -> None:
+    assert services["worker"]["networks"] == ["outside", "back"]
+
+
+def test_every_service_has_limits(services: dict[str, dict[str, Any]]) -> None:
+    for name, service in services.items():
+        limits = service["deploy"]["resources"]["limits"]
+        assert set(limits) == {"cpus", "memory", "pids"}, name
+
+
+def test_index_memory_leaves_room_in_the_container(
+    settings: Settings, services: dict[str, dict[str, Any]]
+) -> None:
+    limit = services["api"]["deploy"]["resources"]["limits"]["memory"]
+
+    assert 2 * settings.index_memory <= MemorySize.parse(limit.replace("g", "GiB"))
 
 
 def test_port_is_the_code_default_everywhere(
@@ -207,9 +365,8 @@ def test_api_listens_beyond_its_container(settings: Settings) -> None:
 def test_worker_has_what_the_api_has(services: dict[str, dict[str, Any]]) -> None:
     api, worker = services["api"], services["worker"]
     assert worker["command"] == ["worker"]
-    for same in ("image", "environment", "volumes", "user", "read_only", "cap_drop"):
+    for same in ("image", "environment", "secrets", "volumes", "user", "read_only", "cap_drop"):
         assert worker[same] == api[same], same
-    assert worker["networks"] == ["back"]
 
 
 def test_image_reports_to_nobody(image_environment: dict[str, str]) -> None:
@@ -224,7 +381,8 @@ def test_command_is_one_the_cli_has(
 
     assert program == "oneton"
     assert isinstance(oneton.cli.main, Group)
-    for command in (only(final_stage, "CMD").words(), services["api"]["command"]):
+    commands = [one["command"] for one in services.values() if one["image"] == "oneton:local"]
+    for command in (only(final_stage, "CMD").words(), *commands):
         assert (before + command)[0] in oneton.cli.main.commands
 
 
@@ -246,9 +404,8 @@ def test_health_checks_ask_paths_the_app_has(
 def test_every_lasting_service_has_a_health_check(services: dict[str, dict[str, Any]]) -> None:
     for name, service in services.items():
         assert ("healthcheck" in service) == (service["restart"] != "no"), name
-    assert services["api"]["depends_on"] == {
-        name: {"condition": "service_healthy"} for name in ("postgres", "minio")
-    }
+    assert "'/readyz'" in services["api"]["healthcheck"]["test"][-1]
+    assert "/metrics" in services["worker"]["healthcheck"]["test"][-1]
 
 
 def test_nothing_that_lasts_runs_as_root(
@@ -260,6 +417,7 @@ def test_nothing_that_lasts_runs_as_root(
     assert services["api"]["user"] == user
     for name, service in services.items():
         assert service["cap_drop"] == ["ALL"], name
+        assert service["read_only"] is True, name
         assert "no-new-privileges:true" in service["security_opt"], name
         if service["restart"] != "no":
             assert service["user"].split(":")[0] not in {"0", "root"}, name
@@ -366,7 +524,6 @@ def test_compose_itself_accepts_the_file() -> None:
 
     answer = subprocess.run(
         [docker, "compose", "--file", str(ROOT / "compose.yaml"), "config", "--quiet"],
-        env=os.environ | FILLED_IN,
         capture_output=True,
         text=True,
         check=False,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from _dialects import PAGE, Result, Row, make_page, read_page, read_results, rows_of
 
-from oneton.settings import SETTING_NAMES
+from oneton.settings import CLIENT_NAMES, SETTING_NAMES
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"]
@@ -35,7 +35,7 @@ def test_the_readme_names_every_setting_and_no_other() -> None:
         first, *rest = re.findall(r"`(\w+)`", row)
         prefix = first.rsplit("_", first.count("_") - 1)[0]
         named |= {each if each.startswith("ONETON_") else prefix + each for each in rest}
-    assert named == set(SETTING_NAMES)
+    assert named == {*SETTING_NAMES, *CLIENT_NAMES}
 
 
 @pytest.mark.slow

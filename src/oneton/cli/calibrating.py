@@ -18,12 +18,12 @@ from oneton.biometrics.calibration import FILE, Calibration
 from oneton.biometrics.packs import PackFiles, place
 from oneton.biometrics.rates import measure
 from oneton.cli.calibration_page import Calibrated, Labelled, make_report
-from oneton.cli.importing import SUFFIXES
 from oneton.cli.progress import progress_bar
 from oneton.domain.errors import ProbeError, SettingError
 from oneton.models import read_pack
 from oneton.parts import open_parts
 from oneton.settings import Settings
+from oneton.sources import SUFFIXES
 
 
 class CalibrationSummary(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -14,6 +15,7 @@ import rich_click as click
 from rich.console import Console
 
 from oneton.cli.logs import configure_logs
+from oneton.domain.acting import Actor, act_as
 from oneton.domain.errors import (
     AddressError,
     ConflictError,
@@ -50,7 +52,10 @@ def example(text: str) -> str:
 
 
 def settings_or_exit() -> Settings:
-    """Read the settings; a wrong one is one line and exit 2."""
+    """Read the settings; a wrong one is one line and exit 2, as is a server that was named."""
+    from oneton.cli.remote import refuse_remote
+
+    refuse_remote()
     try:
         return read_settings(os.environ)
     except SettingError as error:
@@ -61,10 +66,19 @@ def run(work: Callable[[Settings], Coroutine[Any, Any, T]]) -> T:
     """Run a command's work; an error of ours is one line and its exit code."""
     settings = settings_or_exit()
     configure_logs(settings, quiet=True)
+    act_as(Actor(f"operator {login()}"))
     try:
         return asyncio.run(work(settings))
     except OnetonError as error:
         fail(error)
+
+
+def login() -> str:
+    """Who runs the command; a container's user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def fail(error: OnetonError) -> NoReturn:
@@ -89,6 +103,12 @@ def write_json(value: object) -> None:
     """One JSON document on stdout."""
     text = msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2)
     sys.stdout.write(text.decode() + "\n")
+
+
+def print_line(*parts: str | None) -> None:
+    """One line as it is, however long, for ids must not be cut off; None is left out."""
+    line = "  ".join(each for each in parts if each)
+    stdout.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _plain(value: object) -> object:

@@ -37,13 +37,40 @@ class Finding(msgspec.Struct):
     todo: str = ""
 
 
-@click.command(epilog=example("oneton doctor --json"))
+@click.command(epilog=example("oneton doctor --deep --repair"))
+@click.option("--deep", is_flag=True, help="Compare all rows, objects, templates and indexes.")
+@click.option("--checksums", is_flag=True, help="With --deep: read and decode every image.")
+@click.option("--repair", is_flag=True, help="With --deep: repair what is safe, and list it.")
+@click.option(
+    "--accept-lost-images",
+    is_flag=True,
+    help="With --repair: rows whose image is lost are marked as erased; they keep matching.",
+)
 @as_json
-def doctor(as_json: bool) -> None:
+def doctor(
+    deep: bool, checksums: bool, repair: bool, accept_lost_images: bool, as_json: bool
+) -> None:
     """Look at settings, folders, model files, database, object store and snapshots.
 
-    Says what to do about everything that is not well; exit 1 when anything is not.
+    Says what to do about everything that is not well; exit 1 when anything is not. With --deep all
+    that is kept is compared instead, beside a running system; each finding is looked at twice.
     """
+    from oneton.cli.remote import refuse_remote
+
+    refuse_remote()
+    if (checksums or repair) and not deep:
+        raise click.UsageError("--checksums and --repair need --deep")
+    if accept_lost_images and not repair:
+        raise click.UsageError("--accept-lost-images needs --repair")
+    if deep:
+        from oneton.cli.doctor_deep import examine_deep
+
+        examine_deep(
+            checksums=checksums,
+            repair=repair,
+            accept_lost_images=accept_lost_images,
+            as_json=as_json,
+        )
     findings = asyncio.run(_examine())
     if as_json:
         write_json(findings)
@@ -74,6 +101,7 @@ async def _examine() -> list[Finding]:
     findings.append(await _models(settings))
     findings.append(await _database(settings))
     findings.append(await _images(settings))
+    findings.append(await _encryption(settings))
     findings.append(await anyio.to_thread.run_sync(_snapshots, settings.index_dir))
     return findings
 
@@ -141,6 +169,20 @@ async def _images(settings: Settings) -> Finding:
     finally:
         await store.close()
     return Finding("object store", True, "wrote, read and deleted an object")
+
+
+async def _encryption(settings: Settings) -> Finding:
+    from oneton.parts import connect_database, examine_encryption
+
+    try:
+        async with connect_database(settings) as database:
+            said = await examine_encryption(settings, database)
+    except SettingError as error:
+        todo = "set ONETON_MASTER_KEY to the keys that wrap the tenants' keys"
+        return Finding("encryption", False, str(error), todo)
+    except OnetonError:
+        said = "not known while the database does not answer"
+    return Finding("encryption", True, said)
 
 
 def _snapshots(folder: Path) -> Finding:

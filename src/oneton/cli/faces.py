@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID
 
 import rich_click as click
@@ -20,6 +20,7 @@ from oneton.cli.common import (
     stdout,
     write_json,
 )
+from oneton.cli.remote import ask_server, is_remote
 from oneton.domain.model import DEFAULT_GALLERY, CandidateList, FaceId, GalleryId
 from oneton.settings import Settings
 
@@ -51,6 +52,11 @@ def search(
     as_json: bool,
 ) -> None:
     """Search a gallery for the largest face in a picture. Exit 0 on a match, 1 on none."""
+    if is_remote(tenant_name, rotate=rotate, attributes=attributes):
+        from oneton.cli.remote_faces import search_there
+
+        found, faces = search_there(image, gallery, limit)
+        _say_found(found, faces, as_json=as_json)
     from oneton.app import open_verbs
     from oneton.parts import open_parts
     from oneton.verbs.analyse import Picture
@@ -65,21 +71,26 @@ def search(
             )
 
     found = run(work)
+    faces = [
+        {
+            "box": face.box,
+            "confidence": face.confidence,
+            "quality": face.quality,
+            "attributes": face.attributes,
+        }
+        for face in found.faces
+    ]
+    _say_found(found, faces, as_json=as_json)
+
+
+def _say_found(found: CandidateList, faces: list[dict[str, object]], *, as_json: bool) -> NoReturn:
     if as_json:
         write_json(
             {
                 "match": found.match,
                 "threshold": found.threshold,
                 "candidates": found.candidates,
-                "faces": [
-                    {
-                        "box": face.box,
-                        "confidence": face.confidence,
-                        "quality": face.quality,
-                        "attributes": face.attributes,
-                    }
-                    for face in found.faces
-                ],
+                "faces": faces,
             }
         )
     else:
@@ -102,6 +113,17 @@ def _print_candidates(found: CandidateList) -> None:
 @as_json
 def purge(face_id: UUID, tenant_name: str | None, as_json: bool) -> None:
     """Remove a face record for good: image, templates and id."""
+    if is_remote(tenant_name):
+        ask_server(lambda client: client.purge(face_id))
+    else:
+        _purge_here(face_id, tenant_name)
+    if as_json:
+        write_json({"oneToNVerificationId": face_id, "purged": True})
+    else:
+        stdout.print(f"{face_id} purged")
+
+
+def _purge_here(face_id: UUID, tenant_name: str | None) -> None:
     from oneton.parts import make_purge, open_parts
 
     async def work(settings: Settings) -> None:
@@ -110,10 +132,6 @@ def purge(face_id: UUID, tenant_name: str | None, as_json: bool) -> None:
             await make_purge(parts)(owner.tenant_id, FaceId(face_id))
 
     run(work)
-    if as_json:
-        write_json({"oneToNVerificationId": face_id, "purged": True})
-    else:
-        stdout.print(f"{face_id} purged")
 
 
 @click.command(epilog=example("oneton sweep --dry-run"))

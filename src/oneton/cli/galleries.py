@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import rich_click as click
 from rich.table import Table
 
 from oneton.cli.common import as_json, chosen_tenant, example, of_tenant, run, stdout, write_json
+from oneton.cli.remote import is_remote
 from oneton.domain.model import (
     DEFAULT_GALLERY,
     DEFAULT_THRESHOLD,
@@ -20,7 +22,10 @@ from oneton.domain.model import (
 from oneton.settings import Settings
 
 if TYPE_CHECKING:
+    from oneton.cli.remote_galleries import GalleryThere, ViewThere
     from oneton.verbs.show_gallery import GalleryView
+
+    AnyGallery = Gallery | GalleryThere
 
 _THRESHOLD = click.option(
     "--threshold",
@@ -63,6 +68,11 @@ def create_gallery(
 ) -> None:
     """Create an empty gallery."""
     _one_of(threshold, target_fpir)
+    if is_remote(tenant_name, pack=pack):
+        from oneton.cli.remote_galleries import create_there
+
+        _say_created(create_there(name, kind, threshold, target_fpir), as_json=as_json)
+        return
     new = NewGallery(
         DEFAULT_THRESHOLD if threshold is None else Score(threshold),
         target_fpir,
@@ -80,11 +90,7 @@ def create_gallery(
                 owner.tenant_id, GalleryId(name), model_pack_no=number, new=new
             )
 
-    made = run(work)
-    if as_json:
-        write_json(made)
-    else:
-        stdout.print(f"gallery {made.gallery_id} created")
+    _say_created(run(work), as_json=as_json)
 
 
 @gallery.command("list", epilog=example("oneton gallery list --json"))
@@ -92,6 +98,13 @@ def create_gallery(
 @as_json
 def list_galleries(tenant_name: str | None, as_json: bool) -> None:
     """List a tenant's galleries by name."""
+    if is_remote(tenant_name):
+        from oneton.cli.remote_galleries import list_there
+
+        _print_list(
+            [(each.gallery, each.faces, each.pack.name) for each in list_there()], as_json=as_json
+        )
+        return
     from oneton.parts import open_parts
 
     async def work(settings: Settings) -> list[tuple[Gallery, int, str]]:
@@ -106,7 +119,10 @@ def list_galleries(tenant_name: str | None, as_json: bool) -> None:
                 for each in await parts.galleries.list(owner.tenant_id)
             ]
 
-    found = run(work)
+    _print_list(run(work), as_json=as_json)
+
+
+def _print_list(found: Sequence[tuple[AnyGallery, int, str]], *, as_json: bool) -> None:
     if as_json:
         write_json([{"gallery": each, "faces": faces, "pack": pack} for each, faces, pack in found])
         return
@@ -121,7 +137,15 @@ def list_galleries(tenant_name: str | None, as_json: bool) -> None:
 @of_tenant
 @as_json
 def show_gallery(name: str, tenant_name: str | None, as_json: bool) -> None:
-    """Show a gallery's size and pack, and what its threshold means at this size."""
+    """Show a gallery's size and pack, and what its threshold means at this size.
+
+    Of a server: its threshold, and not what it means.
+    """
+    if is_remote(tenant_name):
+        from oneton.cli.remote_galleries import show_there
+
+        _print_view_there(show_there(name), as_json=as_json)
+        return
     from oneton.parts import open_find_pack, open_parts
     from oneton.verbs.show_gallery import ShowGallery
 
@@ -151,6 +175,11 @@ def set_gallery(
     _one_of(threshold, target_fpir)
     if threshold is None and target_fpir is None:
         raise click.UsageError("give --threshold or --target-fpir")
+    if is_remote(tenant_name):
+        from oneton.cli.remote_galleries import set_there
+
+        _print_view_there(set_there(name, threshold, target_fpir), as_json=as_json)
+        return
     from oneton.parts import open_find_pack, open_parts
     from oneton.verbs.show_gallery import ShowGallery
 
@@ -175,7 +204,14 @@ def _one_of(threshold: float | None, target_fpir: float | None) -> None:
         raise click.UsageError("--threshold or --target-fpir, not both")
 
 
-def _rule(gallery: Gallery) -> str:
+def _say_created(made: AnyGallery, *, as_json: bool) -> None:
+    if as_json:
+        write_json(made)
+    else:
+        stdout.print(f"gallery {made.gallery_id} created")
+
+
+def _rule(gallery: AnyGallery) -> str:
     if gallery.target_fpir is None:
         return f"score {gallery.threshold:g}"
     return f"target FPIR {gallery.target_fpir:g}"
@@ -186,18 +222,39 @@ def _print_view(view: GalleryView, *, as_json: bool) -> None:
         write_json(view)
         return
     gallery = view.gallery
-    table = Table(show_header=False, box=None)
     second = "" if view.second_pack is None else f", {gallery.second}: {view.second_pack.name}"
-    for name, said in (
-        ("gallery", f"{gallery.gallery_id}, {gallery.kind}"),
-        ("model pack", view.pack.name + second),
-        ("faces", f"{view.faces:,}, of which {view.erased:,} without their image"),
-        ("judged by", _rule(gallery)),
-        ("threshold", f"score {view.threshold:.1f}, false match rate {view.fmr:.1e}"),
+    threshold = f"score {view.threshold:.1f}, false match rate {view.fmr:.1e}"
+    _print_rows(
+        *_first_rows(view, view.pack.name + second, threshold),
         ("expected", f"{view.fpir:.2%} of searches for strangers match"),
         ("lost", f"{view.fnmr:.2%} of true matches, by the pack's calibration"),
-    ):
-        table.add_row(name, said)
-    stdout.print(table)
+    )
     for warning in view.warnings:
         stdout.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
+
+
+def _print_view_there(view: ViewThere, *, as_json: bool) -> None:
+    if as_json:
+        write_json(view)
+    else:
+        _print_rows(*_first_rows(view, view.pack.name, f"score {view.threshold:.1f}"))
+
+
+def _first_rows(
+    view: GalleryView | ViewThere, packs: str, threshold: str
+) -> Iterable[tuple[str, str]]:
+    gallery = view.gallery
+    return (
+        ("gallery", f"{gallery.gallery_id}, {gallery.kind}"),
+        ("model pack", packs),
+        ("faces", f"{view.faces:,}, of which {view.erased:,} without their image"),
+        ("judged by", _rule(gallery)),
+        ("threshold", threshold),
+    )
+
+
+def _print_rows(*rows: tuple[str, str]) -> None:
+    table = Table(show_header=False, box=None)
+    for name, said in rows:
+        table.add_row(name, said)
+    stdout.print(table)

@@ -2,161 +2,185 @@
 
 from __future__ import annotations
 
-import asyncio
-import csv
-import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import anyio.to_thread
 import msgspec
 
+from oneton.cli.common import chosen_tenant
+from oneton.cli.import_journal import Counts, ImportReport, Journal, Refused, Task
 from oneton.cli.progress import progress_bar
-from oneton.domain.errors import BusyError, OnetonError, ProbeError, SettingError
-from oneton.domain.model import FaceId, GalleryId, TenantId
-from oneton.verbs.analyse import Picture
-from oneton.verbs.enroll import Enroll
+from oneton.domain.errors import ConflictError
+from oneton.domain.model import GalleryId, TenantId
+from oneton.indexing import Indexes, make_enroll_batch, open_indexes
+from oneton.parts import Parts, open_parts
+from oneton.settings import Settings
+from oneton.sources import Access, Item, Source
+from oneton.sources.opening import open_source
+from oneton.verbs.cpu import Cpu
+from oneton.verbs.import_faces import ImportFaces, Wanted
+from oneton.verbs.import_lines import IMPORTED, SAME_PERSON, Came, Line
+from oneton.verbs.import_trial import TryBatch
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
-
-
-class Item(msgspec.Struct, frozen=True):
-    """A photo to import, and the name that it is resumed and reported by."""
-
-    path: Path
-    name: str
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """A photo that was not enrolled, and why."""
-
-    file: str
-    reason: str
-    message: str
+GIVE_WAY = 10
+"""As nice as the threads of a worker: a server on this machine answers first."""
+WAITING = 10_000
+TRIAL = ".trial"
 
 
-class ImportReport(msgspec.Struct):
-    """What an import came to.
+class Asked(msgspec.Struct, frozen=True):
+    """What the command was asked for."""
 
-    Attributes:
-        already: enrolled by an earlier run.
-        matched: with --if-missing, found to be there already.
-        enrolled_as: the `oneToNVerificationId` of each file that was not refused.
-    """
+    source: str
+    gallery: str
+    tenant_name: str | None
+    report: Path
+    if_missing: bool = True
+    rotate: bool = False
+    first_of_folder: bool = False
+    dry_run: bool = False
+    fail_on_duplicate: bool = False
+    limit: int | None = None
+    rate: float | None = None
+    restart: bool = False
+    s3_endpoint: str | None = None
+    s3_region: str | None = None
+    s3_credentials: Path | None = None
 
-    enrolled: int = 0
-    already: int = 0
-    matched: int = 0
-    refused: list[Refused] = msgspec.field(default_factory=list)
-    enrolled_as: dict[str, FaceId] = msgspec.field(default_factory=dict)
+
+class Outcome(msgspec.Struct, frozen=True):
+    """Counts for people, and the whole for machines."""
+
+    counts: Counts
+    report: ImportReport
 
 
-def find_items(source: Path, *, first_of_folder: bool) -> Iterable[Item]:
-    """The photos below a folder in order of name, or those that a CSV names.
+async def import_faces(settings: Settings, asked: Asked) -> Outcome:
+    """Import what was not done yet, then write the report.
 
     Raises:
-        SettingError: the file is not such a CSV.
+        SettingError: the source, or an option, is not what it should be.
+        NotFoundError: no such tenant or gallery.
+        ConflictError: a duplicate, where one is to end the import.
+        OnetonError: what was done is kept, and the same command goes on from there.
     """
-    if source.is_file():
-        yield from _csv_items(source)
-        return
-    folders: set[Path] = set()
-    for path in sorted(source.rglob("*")):
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
-            continue
-        if first_of_folder and path.parent in folders:
-            continue
-        folders.add(path.parent)
-        yield Item(path, path.relative_to(source).as_posix())
+    access = _access(settings, asked)
+    opening = open_source(asked.source, first_of_folder=asked.first_of_folder, access=access)
+    with closing(opening) as source:
+        total = await anyio.to_thread.run_sync(source.count)
+        if asked.limit is not None:
+            total = asked.limit if total is None else min(total, asked.limit)
+        async with open_parts(settings) as parts, open_indexes(settings, parts) as indexes:
+            owner = (await chosen_tenant(parts.tenants, asked.tenant_name)).tenant_id
+            gallery = await parts.galleries.read(owner, GalleryId(asked.gallery))
+            task = Task(
+                _whole(asked.source), owner, gallery.gallery_no, asked.if_missing, asked.dry_run
+            )
+            report = asked.report
+            if asked.dry_run:
+                # A trial of this import does not end it, and cannot be taken up again.
+                report = report.with_name(report.name + TRIAL)
+            restart = asked.restart or asked.dry_run
+            with closing(Journal(report, task, restart=restart)) as journal:
+                work = _Work(settings, parts, indexes, asked, journal)
+                await work.run(owner, source, total)
+                journal.finish()
+                return Outcome(journal.counts(), _report(journal))
 
 
-def _csv_items(source: Path) -> Iterable[Item]:
-    try:
-        with source.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if "image" not in (reader.fieldnames or []):
-                raise SettingError(f"{source} has no column named image")
-            for row in reader:
-                yield Item(source.parent / row["image"], row["image"])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SettingError(f"{source} is not a CSV: {error}") from error
+def _whole(source: str) -> str:
+    """The same from wherever the command is given."""
+    return source if "://" in source else os.path.abspath(source)
 
 
-class Import:
-    """So many enrolments at once, each under an idempotency key."""
+def _access(settings: Settings, asked: Asked) -> Access | None:
+    """The store that options name, or that of the settings."""
+    if asked.s3_endpoint is not None:
+        from oneton.sources.bucket import read_credentials
 
+        user, secret = read_credentials(asked.s3_credentials, os.environ) or (None, None)
+        return Access(asked.s3_endpoint, user, secret, asked.s3_region)
+    if settings.s3_endpoint is None:
+        return None
+    return Access(
+        settings.s3_endpoint, settings.s3_access_key, settings.s3_secret_key, settings.s3_region
+    )
+
+
+class _Work:
     def __init__(
-        self,
-        enroll: Enroll,
-        tenant: TenantId,
-        gallery: GalleryId,
-        *,
-        if_missing: bool,
-        rotate: bool,
+        self, settings: Settings, parts: Parts, indexes: Indexes, asked: Asked, journal: Journal
     ) -> None:
-        self._enroll = enroll
-        self._tenant = tenant
-        self._gallery = gallery
-        self._if_missing = if_missing
-        self._rotate = rotate
-        self._report = ImportReport()
+        self._settings = settings
+        self._parts = parts
+        self._indexes = indexes
+        self._asked = asked
+        self._journal = journal
 
-    async def run(self, items: list[Item], callers: int) -> ImportReport:
-        waiting = iter(items)
-        with progress_bar() as progress:
-            task = progress.add_task("importing", total=len(items), said="")
-
-            async def work() -> None:
-                for item in waiting:
-                    await self._one(item)
-                    said = f"{len(self._report.refused)} refused"
-                    progress.update(task, advance=1, said=said)
-
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(callers):
-                        group.create_task(work())
-            except* OnetonError as failed:
-                # All callers fail alike; the command says it in one line.
-                raise failed.exceptions[0] from failed
-        self._report.refused.sort(key=lambda each: each.file)
-        return self._report
-
-    async def _one(self, item: Item) -> None:
+    async def run(self, tenant: TenantId, source: Source, total: int | None) -> None:
+        """Import every item that the journal does not have."""
+        asked, threads = self._asked, self._settings.cpu_threads
+        cpu = Cpu(threads, WAITING, name="import", nice=GIVE_WAY)
+        enroll = make_enroll_batch(self._settings, self._parts, self._indexes, cpu)
+        wanted = Wanted(
+            max_bytes=self._settings.max_image_bytes,
+            at_once=threads + 1,
+            if_missing=asked.if_missing,
+            rotate=asked.rotate,
+            rate=asked.rate,
+        )
+        trial = TryBatch(enroll, if_missing=asked.if_missing) if asked.dry_run else None
         try:
-            data = await anyio.to_thread.run_sync(item.path.read_bytes)
-        except OSError as error:
-            self._refuse(item, error, str(error.strerror))
-            return
-        key = f"import:{item.name}:{hashlib.sha256(data).hexdigest()}"
-        earlier = await self._enroll.enrolled_before(self._tenant, self._gallery, key)
-        if earlier is not None:
-            self._report.already += 1
-            self._report.enrolled_as[item.name] = earlier
-            return
-        picture = Picture(data, rotate=self._rotate)
-        try:
-            while True:
-                try:
-                    enrolment = await self._enroll(
-                        self._tenant,
-                        self._gallery,
-                        picture,
-                        if_missing=self._if_missing,
-                        idempotency_key=key,
-                    )
-                    break
-                except BusyError as error:
-                    await asyncio.sleep(error.retry_after_s)
-        except ProbeError as error:
-            self._refuse(item, error, str(error))
-            return
-        self._report.enrolled_as[item.name] = enrolment.face_id
-        if enrolment.added:
-            self._report.enrolled += 1
-        else:
-            self._report.matched += 1
+            with progress_bar() as progress:
+                bar = progress.add_task("importing", total=total, said="")
+                refused = skipped = 0
 
-    def _refuse(self, item: Item, error: Exception, message: str) -> None:
-        reason = type(error).__name__.removesuffix("Error")
-        self._report.refused.append(Refused(item.name, reason, message))
+                def new_items() -> Iterator[Item]:
+                    nonlocal skipped
+                    for item in islice(source.items(), asked.limit):
+                        if not self._journal.has(item):
+                            yield item
+                            continue
+                        skipped += 1
+
+                async def done(lines: list[Line]) -> None:
+                    nonlocal refused, skipped
+                    await anyio.to_thread.run_sync(self._journal.append, lines)
+                    refused += sum(line.outcome is Came.REFUSED for line in lines)
+                    progress.update(bar, advance=len(lines) + skipped, said=f"{refused} refused")
+                    skipped = 0
+                    if asked.fail_on_duplicate:
+                        _fail_on_duplicate(lines)
+
+                await ImportFaces(enroll)(
+                    tenant, GalleryId(asked.gallery), new_items(), wanted, done, enter=trial
+                )
+        finally:
+            cpu.close()
+
+
+def _fail_on_duplicate(lines: list[Line]) -> None:
+    for line in lines:
+        if line.outcome is Came.EXISTS and line.reason == SAME_PERSON:
+            raise ConflictError(f"{line.file} is {line.face_id or line.message}: {line.score:.1f}")
+
+
+def _report(journal: Journal) -> ImportReport:
+    counts = journal.counts()
+    refused, enrolled_as = [], {}
+    for line in journal.lines():
+        if line.outcome is Came.REFUSED:
+            refused.append(Refused(line.file, line.reason, line.message))
+        elif line.face_id is not None:
+            enrolled_as[line.file] = line.face_id
+    return ImportReport(
+        enrolled=counts.of(Came.ADDED),
+        already=counts.of(Came.EXISTS, IMPORTED),
+        matched=counts.of(Came.EXISTS, SAME_PERSON),
+        refused=sorted(refused, key=lambda each: each.file),
+        enrolled_as=enrolled_as,
+    )

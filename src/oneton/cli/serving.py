@@ -25,6 +25,7 @@ from oneton.biometrics.packs import PackFiles
 from oneton.cli.wire import Wire
 from oneton.domain.errors import SettingError
 from oneton.domain.model import Permission
+from oneton.edge.metrics import make_metrics
 from oneton.models import make_analyser
 from oneton.parts import (
     Parts,
@@ -35,6 +36,7 @@ from oneton.parts import (
     open_parts,
 )
 from oneton.settings import Settings
+from oneton.telemetry.opening import Telemetry
 
 log = structlog.get_logger()
 
@@ -58,11 +60,12 @@ def serve_until_stopped(settings: Settings, loading: Loading) -> None:
         SettingError: a setting is wrong; nothing was started.
         UnavailableError: a part that settings name does not answer.
     """
+    telemetry = Telemetry(settings, "serve")
     listener = _bind(settings)
     _check_folders(settings)
     load_pack_calibration(find_pack(settings))
     with contextlib.suppress(asyncio.CancelledError):
-        uvloop.run(_serve(settings, listener, loading))
+        uvloop.run(_serve(settings, listener, loading, telemetry))
 
 
 def _bind(settings: Settings) -> socket.socket:
@@ -104,7 +107,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(settings: Settings, listener: socket.socket, loading: Loading) -> None:
+async def _serve(
+    settings: Settings, listener: socket.socket, loading: Loading, telemetry: Telemetry
+) -> None:
     def make(files: PackFiles) -> Analyser:
         own, analyser = loading.result()
         return analyser if files == own else make_analyser(settings, files)
@@ -114,12 +119,14 @@ async def _serve(settings: Settings, listener: socket.socket, loading: Loading) 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.stop, number)
     async with (
-        open_parts(settings) as parts,
+        telemetry,
+        open_parts(settings, telemetry.watch) as parts,
         open_verbs(settings, parts, load_within_s=LOAD_WITHIN_S, make=make) as verbs,
     ):
         demo = await _demo_credentials(settings, parts) if settings.database_url is None else None
         # In a thread, for indexes begin to load meanwhile.
-        app = await asyncio.to_thread(make_app, verbs)
+        metrics = make_metrics(telemetry.render, settings.metrics_token)
+        app = await asyncio.to_thread(make_app, verbs, telemetry.watch, metrics)
         config = uvicorn.Config(
             app,
             http=Wire,
@@ -128,22 +135,26 @@ async def _serve(settings: Settings, listener: socket.socket, loading: Loading) 
             log_config=None,
             access_log=False,
             server_header=False,
+            # ONETON_TRUSTED_PROXIES says who is believed; by itself this would believe 127.0.0.1.
+            proxy_headers=False,
             date_header=True,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )
         await verbs.load_model(verbs.load_model.own_no)
+        await telemetry.show(parts, verbs.indexes)
         gc.freeze()
         gc.enable()
         server = _Server(config)
         stopping.server = server
         behind = [
             asyncio.create_task(sweep_forever(verbs, settings)),
-            asyncio.create_task(_after_the_start(settings, parts, verbs)),
+            asyncio.create_task(_after_the_start(settings, parts, verbs, telemetry)),
         ]
         try:
             _greet(listener, demo)
-            await server.serve(sockets=[listener])
+            async with telemetry.listening():
+                await server.serve(sockets=[listener])
         finally:
             for task in behind:
                 task.cancel()
@@ -151,7 +162,9 @@ async def _serve(settings: Settings, listener: socket.socket, loading: Loading) 
     log.info("stopped")
 
 
-async def _after_the_start(settings: Settings, parts: Parts, verbs: Verbs) -> None:
+async def _after_the_start(
+    settings: Settings, parts: Parts, verbs: Verbs, telemetry: Telemetry
+) -> None:
     """Do a worker's work while there is none; nothing of it is needed to answer."""
     await asyncio.sleep(AFTER_THE_START_S)
     await verbs.load_model.widen()
@@ -162,6 +175,7 @@ async def _after_the_start(settings: Settings, parts: Parts, verbs: Verbs) -> No
 
     try:
         async with open_worker(settings, parts, verbs.indexes, alone=False) as worker:
+            telemetry.show_budget(worker.cpu)
             await worker.stand_in()
     finally:
         widening.cancel()

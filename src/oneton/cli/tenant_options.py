@@ -9,6 +9,7 @@ import rich_click as click
 from rich.table import Table
 
 from oneton.cli.common import as_json, example, run, stdout, write_json
+from oneton.cli.tenants import state_of
 from oneton.domain.model import Tenant
 from oneton.settings import Settings
 
@@ -139,6 +140,8 @@ def _print(shown: Tenant, *, as_json: bool) -> None:
         ("id", str(shown.tenant_id)),
         ("public id", shown.public_id),
         ("created", f"{shown.created_at:%Y-%m-%d %H:%M}"),
+        ("state", state_of(shown)),
+        ("calls a day", str(shown.most_requests_a_day or "unlimited")),
         ("credits", "unlimited" if shown.credits is None else str(shown.credits)),
         ("pictures kept", _days(options.image_days)),
         ("saved calls kept", _days(options.result_days)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from oneton.cli.common import (
     stdout,
     write_json,
 )
+from oneton.cli.key_options import AddressOrNetwork, Expiry, Permissions
 from oneton.domain.model import (
     DEFAULT_THRESHOLD,
     Key,
@@ -110,10 +112,20 @@ def list_tenants(as_json: bool) -> None:
     if as_json:
         write_json(found)
         return
-    table = Table("tenant", "id", "created")
+    table = Table("tenant", "id", "created", "state")
     for each in found:
-        table.add_row(each.name, str(each.tenant_id), f"{each.created_at:%Y-%m-%d %H:%M}")
+        created = f"{each.created_at:%Y-%m-%d %H:%M}"
+        table.add_row(each.name, str(each.tenant_id), created, state_of(each))
     stdout.print(table)
+
+
+def state_of(shown: Tenant) -> str:
+    """A tenant's state in words."""
+    if shown.deleted_at is not None:
+        return "being deleted"
+    if shown.suspended_at is not None:
+        return f"suspended since {shown.suspended_at:%Y-%m-%d %H:%M}"
+    return "in force"
 
 
 @click.group()
@@ -122,26 +134,48 @@ def key() -> None:
 
 
 @key.command(
-    "create", epilog=example("oneton key create --tenant acme --allow search --allow insert")
+    "create",
+    epilog=example(
+        "oneton key create --tenant acme --permissions search --expires 90d --from 10.0.0.0/8"
+    ),
 )
 @of_tenant
 @click.option("--label", default="", help="What the key is for.")
 @click.option(
     "--allow",
+    "--permissions",
     "allowed",
-    type=click.Choice([str(each) for each in Permission]),
+    type=Permissions(),
     multiple=True,
-    default=[str(each) for each in Permission if each is not Permission.PURGE],
+    default=[",".join(each for each in Permission if each is not Permission.PURGE)],
     show_default=True,
-    help="What the key may do; may be given several times.",
+    help="What the key may do, with commas; may be given several times. match: 1:1. search: 1:N. "
+    "insert: add faces. erase: delete pictures. purge: delete face records. read: read what is "
+    "kept, and its pictures. admin: galleries, lists, webhooks and reviews.",
+)
+@click.option(
+    "--expires",
+    "expires_at",
+    type=Expiry(),
+    help="Refuse it after so many days or hours, as 90d or 12h, or from a date on (UTC).",
+)
+@click.option(
+    "--from",
+    "addresses",
+    type=AddressOrNetwork(),
+    multiple=True,
+    help="An address or a network that it may be used from; may be given several times. Without, "
+    "from everywhere.",
 )
 @click.option("--sandbox", is_flag=True, help="Didit: check calls, answer alike, keep nothing.")
 @click.option("--uuid", "as_uuid", is_flag=True, help="CypherFace: the secret looks like a UUID.")
 @as_json
-def create_key(
+def create_key(  # noqa: PLR0913, PLR0917 - one for each option
     tenant_name: str | None,
     label: str,
-    allowed: tuple[str, ...],
+    allowed: tuple[tuple[Permission, ...], ...],
+    expires_at: datetime | None,
+    addresses: tuple[str, ...],
     sandbox: bool,
     as_uuid: bool,
     as_json: bool,
@@ -161,11 +195,13 @@ def create_key(
     async def work(settings: Settings) -> tuple[Key, str]:
         async with open_parts(settings) as parts:
             owner = await chosen_tenant(parts.tenants, tenant_name)
-            permissions = [Permission(each) for each in allowed]
+            permissions = {each for given in allowed for each in given}
             return await make_key_maker(parts)(
                 owner.tenant_id,
                 label=label,
-                permissions=permissions,
+                permissions=[each for each in Permission if each in permissions],
+                expires_at=expires_at,
+                addresses=addresses,
                 sandbox=sandbox,
                 as_uuid=as_uuid,
             )
@@ -177,6 +213,8 @@ def create_key(
                 "client_id": made.key_id,
                 "client_secret": secret,
                 "allow": made.permissions,
+                "expires_at": made.expires_at,
+                "addresses": made.addresses,
                 "sandbox": made.sandbox,
             }
         )
@@ -202,14 +240,17 @@ def list_keys(tenant_name: str | None, as_json: bool) -> None:
     if as_json:
         write_json(found)
         return
-    table = Table("client_id", "label", "may", "created", "revoked")
+    table = Table("client_id", "label", "may", "from", "created", "expires", "revoked")
     for each in found:
         revoked = f"{each.revoked_at:%Y-%m-%d %H:%M}" if each.revoked_at else ""
+        expires = f"{each.expires_at:%Y-%m-%d %H:%M}" if each.expires_at else ""
         table.add_row(
             str(each.key_id),
             each.label,
             " ".join(each.permissions),
+            " ".join(each.addresses) or "everywhere",
             f"{each.created_at:%Y-%m-%d %H:%M}",
+            expires,
             revoked,
         )
     stdout.print(table)

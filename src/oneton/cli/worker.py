@@ -33,6 +33,7 @@ def worker() -> None:
 async def _work(settings: Settings) -> None:
     from oneton.indexing import open_indexes
     from oneton.parts import open_parts
+    from oneton.telemetry.opening import Telemetry
     from oneton.working import open_worker
 
     log = structlog.get_logger()
@@ -41,12 +42,17 @@ async def _work(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
+    telemetry = Telemetry(settings, "worker")
     with contextlib.suppress(asyncio.CancelledError):
         async with (
-            open_parts(settings) as parts,
+            telemetry,
+            open_parts(settings, telemetry.watch) as parts,
             open_indexes(settings, parts) as indexes,
             open_worker(settings, parts, indexes) as made,
+            telemetry.listening(),
         ):
+            await telemetry.show(parts, indexes)
+            telemetry.show_budget(made.cpu)
             log.info("worker started", threads=settings.cpu_threads)
             print("oneton worker works", flush=True)
             await made.run()

@@ -14,13 +14,20 @@ OnetonError
 ├── DeniedError             who asks is unknown, or may not
 │   ├── UnauthenticatedError
 │   ├── ForbiddenError
+│   │   ├── ExpiredKeyError     the key's time is over
+│   │   ├── ElsewhereError      the key may not be used from this address
+│   │   └── SuspendedError      the tenant is suspended, or being deleted
+│   ├── KeyDestroyedError   the tenant's keys were destroyed: it is closed for good
+│   ├── QuotaError          the tenant has as many face records as it may
 │   └── OutOfCreditError    the tenant's balance is used up
 ├── SettingError            a setting is wrong; nothing was started
 ├── LicenceError            a model pack's licence has to be accepted first
 ├── AddressError            webhooks do not go to this address
+├── SealBrokenError         what is encrypted does not open: tampered with, or its key is gone
 ├── BadTextError            a text holds what cannot be kept, such as a zero character
 └── UnavailableError        try again
     ├── RateLimitedError    the key called too often
+    │   └── DayQuotaError   the tenant made as many calls as it may in a day
     ├── BusyError           more work queued than the CPU budget allows
     ├── IndexLoadingError   the gallery's index is being loaded
     ├── SnapshotError       a file of the index is damaged; it is loaded anew
@@ -133,6 +140,41 @@ class ForbiddenError(DeniedError):
         self.permission = permission
 
 
+class ExpiredKeyError(ForbiddenError):
+    """The key's time is over."""
+
+    def __init__(self) -> None:
+        OnetonError.__init__(self, "the key has expired")
+        self.permission = ""
+
+
+class ElsewhereError(ForbiddenError):
+    """The key may not be used from the caller's address."""
+
+    def __init__(self) -> None:
+        OnetonError.__init__(self, "the key may not be used from this address")
+        self.permission = ""
+
+
+class SuspendedError(ForbiddenError):
+    """The tenant is suspended, or being deleted."""
+
+    def __init__(self) -> None:
+        OnetonError.__init__(self, "the tenant is suspended")
+        self.permission = ""
+
+
+class QuotaError(DeniedError):
+    """The tenant has as many face records as it may."""
+
+
+class KeyDestroyedError(DeniedError):
+    """The tenant's keys were destroyed: nothing of it opens any more, and it is closed for good."""
+
+    def __init__(self) -> None:
+        super().__init__("the tenant's encryption key was destroyed")
+
+
 class OutOfCreditError(DeniedError):
     """The tenant's balance is used up."""
 
@@ -160,6 +202,13 @@ class BadTextError(OnetonError):
         super().__init__("a text holds a character that cannot be kept")
 
 
+class SealBrokenError(OnetonError):
+    """What is encrypted does not open: it was tampered with, or its key is gone."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} does not open: damaged, or its key is gone")
+
+
 class AddressError(OnetonError):
     """Webhooks do not go to this address."""
 
@@ -177,6 +226,14 @@ class RateLimitedError(UnavailableError):
 
     def __init__(self, limit: int, retry_after_s: int) -> None:
         super().__init__(f"more than {limit} calls a minute", retry_after_s)
+        self.limit = limit
+
+
+class DayQuotaError(RateLimitedError):
+    """The tenant made as many calls as it may in a day."""
+
+    def __init__(self, limit: int, retry_after_s: int) -> None:
+        UnavailableError.__init__(self, f"more than {limit} calls a day", retry_after_s)
         self.limit = limit
 
 

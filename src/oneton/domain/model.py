@@ -368,7 +368,12 @@ class Reembedding(msgspec.Struct, frozen=True):
 
 
 class Key(msgspec.Struct, frozen=True):
-    """An API key, without its secret."""
+    """An API key, without its secret.
+
+    Attributes:
+        expires_at: from then on its calls are refused; None is never.
+        addresses: and networks that it may be used from; none is everywhere.
+    """
 
     key_id: UUID
     tenant_id: TenantId
@@ -377,6 +382,8 @@ class Key(msgspec.Struct, frozen=True):
     created_at: datetime
     revoked_at: datetime | None
     sandbox: bool = False
+    expires_at: datetime | None = None
+    addresses: tuple[str, ...] = ()
 
 
 class TenantOptions(msgspec.Struct, frozen=True):
@@ -403,6 +410,9 @@ class Tenant(msgspec.Struct, frozen=True):
     Attributes:
         public_id: 24 hexadecimal digits; what dialects call merchant or organization.
         credits: calls that may still be made; None is without end.
+        suspended_at: since when all its calls are refused.
+        deleted_at: since when it is being erased.
+        most_requests_a_day: None is without end.
     """
 
     tenant_id: TenantId
@@ -411,13 +421,16 @@ class Tenant(msgspec.Struct, frozen=True):
     public_id: str = ""
     credits: int | None = None
     options: TenantOptions = TenantOptions()
+    suspended_at: datetime | None = None
+    deleted_at: datetime | None = None
+    most_requests_a_day: int | None = None
 
 
 class Job(msgspec.Struct, frozen=True):
     """Long work for one tenant.
 
     Attributes:
-        kind: "delete_gallery".
+        kind: "delete_gallery" or "delete_tenant".
         subject: what it is about, such as a gallery's name.
         state: queued, running, done or failed.
     """

@@ -14,9 +14,9 @@ from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
 from oneton.domain import errors
-from oneton.domain.acting import Actor, act_as
+from oneton.domain.acting import Actor, act_as, actor
+from oneton.edge.platform import Platform
 from oneton.verbs.authenticate import Authenticate, Principal
-from oneton.verbs.cpu import Cpu
 from oneton.verbs.limit_rate import LimitRate
 
 Connection = ASGIConnection[Any, Any, Any, Any]
@@ -76,8 +76,8 @@ def by_basic(authenticate: Authenticate) -> Check:
     return check
 
 
-def make_guard(check: Check, cpu: Cpu) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
-    """A guard that leaves the principal in the request's state.
+def make_guard(check: Check, platform: Platform, dialect: str) -> Guard:
+    """A guard that leaves the principal in the request's state, and counts the call.
 
     Handlers say `permissions=(...)`, and `computes=True` when they need the CPU budget.
     """
@@ -88,15 +88,19 @@ def make_guard(check: Check, cpu: Cpu) -> Callable[[Connection, BaseRouteHandler
         act_as(
             Actor(
                 f"key {principal.key_id}",
-                connection.client.host if connection.client else None,
+                actor().address,
                 structlog.contextvars.get_contextvars().get("request_id"),
             )
         )
         # Litestar's own answer to OPTIONS does nothing, and says none.
         is_options = connection.scope.get("method") == "OPTIONS"
-        principal.require(*(() if is_options else handler.opt["permissions"]))
+        permissions = () if is_options else handler.opt["permissions"]
+        principal.require(*permissions)
+        await platform.check_open(principal.tenant_id)
         if handler.opt.get("computes"):
-            cpu.check_room()
+            platform.cpu.check_room()
+        if not is_options:
+            await platform.count_usage(principal, dialect, permissions)
         connection.state.principal = principal
 
     return admit

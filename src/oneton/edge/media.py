@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import structlog
 from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath
 
+from oneton.domain.acting import Actor, act_as, actor
 from oneton.verbs.make_links import MakeLinks
 
 
@@ -24,6 +26,8 @@ async def show_picture(
     token: FromPath[str], make_links: NamedDependency[MakeLinks]
 ) -> Response[bytes]:
     """Show the picture that a link is of; 404 once its time is over."""
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    act_as(Actor("link", actor().address, request_id))
     data, content_type = await make_links.read(token)
     return Response(
         data,

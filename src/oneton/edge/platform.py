@@ -9,6 +9,8 @@ from oneton.verbs.answer_once import AnswerOnce
 from oneton.verbs.authenticate import Authenticate
 from oneton.verbs.browse_faces import BrowseFaces
 from oneton.verbs.check_health import CheckHealth
+from oneton.verbs.check_open import CheckOpen
+from oneton.verbs.count_usage import CountUsage
 from oneton.verbs.cpu import Cpu
 from oneton.verbs.enroll import Enroll
 from oneton.verbs.enroll_request import EnrollRequest
@@ -26,9 +28,11 @@ from oneton.verbs.manage_galleries import ManageGalleries
 from oneton.verbs.manage_webhooks import ManageWebhooks
 from oneton.verbs.merchants import Merchants
 from oneton.verbs.purge import Purge
+from oneton.verbs.read_audit import ReadAudit
 from oneton.verbs.run_face_sessions import RunFaceSessions
 from oneton.verbs.saved_requests import SavedRequests
 from oneton.verbs.screen import Screen
+from oneton.verbs.show_usage import ShowUsage
 from oneton.verbs.sign_results import SignResults
 from oneton.verbs.spend_credit import SpendCredit
 from oneton.verbs.verify import Verify
@@ -40,8 +44,11 @@ class Platform:
 
     settings: Settings
     cpu: Cpu
+    count_usage: CountUsage
+    show_usage: ShowUsage
     authenticate: Authenticate
     check_health: CheckHealth
+    check_open: CheckOpen
     identify: Identify
     screen: Screen
     enroll: Enroll
@@ -66,3 +73,4 @@ class Platform:
     follow_reindex: FollowReindex
     manage_webhooks: ManageWebhooks
     follow_jobs: FollowJobs
+    audit: ReadAudit

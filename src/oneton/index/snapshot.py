@@ -26,6 +26,7 @@ import structlog
 from numpy.typing import NDArray
 
 from oneton.domain.errors import SnapshotError
+from oneton.domain.watching import NO_WATCH, Watch
 from oneton.index.codes import share_codecs
 from oneton.index.files import WRITING, read_checked, sync_folder, write_durably
 from oneton.index.manifest import (
@@ -79,10 +80,17 @@ class SnapshotFolder:
         refused: names of manifests that are not to be opened; grows with those set aside.
     """
 
-    def __init__(self, folder: Path, identity: Identity, refused: set[str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        identity: Identity,
+        refused: set[str] | None = None,
+        watch: Watch = NO_WATCH,
+    ) -> None:
         self.folder = folder
         self._identity = identity
         self._refused = set() if refused is None else refused
+        self._watch = watch
 
     @property
     def segments(self) -> Path:
@@ -139,6 +147,7 @@ class SnapshotFolder:
         """Say once that snapshots cannot be used, and make sure that they are not tried again."""
         said = ", ".join(map(str, paths)) or str(self.folder)
         log.warning("snapshot set aside", snapshot=said, why=why)
+        self._watch.count("snapshots", "set_aside")
         self._refused |= {path.name for path in paths}
         try:
             for earlier in self.folder.glob(f"*{SET_ASIDE}"):

@@ -15,6 +15,7 @@ from uuid import UUID
 import structlog
 
 from oneton.domain.errors import SnapshotError
+from oneton.domain.watching import NO_WATCH, Watch
 from oneton.index.allocator import give_back
 from oneton.index.files import WRITING, sync_folder, write_durably
 from oneton.index.manifest import (
@@ -48,11 +49,20 @@ class IndexStore:
         least_faces: smaller galleries get no files; Postgres gives them back in no time.
     """
 
-    def __init__(self, root: Path, policy: Policy, threads: ScanThreads, least_faces: int) -> None:
+    def __init__(
+        self,
+        root: Path,
+        policy: Policy,
+        threads: ScanThreads,
+        least_faces: int,
+        *,
+        watch: Watch = NO_WATCH,
+    ) -> None:
         self._root = root
         self._policy = policy
         self._threads = threads
         self._least = least_faces
+        self._watch = watch
         self._refused: set[str] = set()
         self._lock: int | None = None
         self.folder = self._claim()
@@ -105,6 +115,7 @@ class IndexStore:
         except OSError as error:
             why = error.strerror or str(error)
             log.warning("a snapshot cannot be written", folder=str(kept.folder), error=why)
+            self._watch.count("snapshots", "failed")
             return None
         try:
             kept.tidy(index.files())
@@ -191,7 +202,9 @@ class IndexStore:
     def _snapshots(self, identity: Identity) -> SnapshotFolder | None:
         if self.folder is None:
             return None
-        return SnapshotFolder(self.folder / relative_folder(identity), identity, self._refused)
+        return SnapshotFolder(
+            self.folder / relative_folder(identity), identity, self._refused, self._watch
+        )
 
     def _claim(self) -> Path | None:
         """The first folder that no living process writes to."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
 
 import asyncpg
 import asyncpg.pool
 import msgspec
 
-from oneton.domain.errors import BadTextError, StoreDownError
+from oneton.domain.errors import BadTextError, QuotaError, StoreDownError
 from oneton.domain.model import TenantId
+from oneton.domain.stages import stage
+from oneton.domain.watching import NO_WATCH, Watch
+from oneton.records.template_seals import PLAIN, TemplateSeals
 
 APP_ROLE = "oneton_app"
 
@@ -37,6 +41,8 @@ _DOWN = (
 )
 
 
+_QUOTA = "ON001"
+"""What a trigger on face raises, see migration 0007."""
 _BAD_TEXT = (
     asyncpg.CharacterNotInRepertoireError,
     asyncpg.UntranslatableCharacterError,
@@ -47,7 +53,7 @@ _BAD_TEXT = (
 def store_errors() -> Iterator[None]:
     """Turn the errors of a Postgres that is away or overrun into StoreDownError.
 
-    A text that it cannot keep becomes a BadTextError.
+    A text that it cannot keep becomes a BadTextError, a face record too many a QuotaError.
     """
     try:
         yield
@@ -55,15 +61,49 @@ def store_errors() -> Iterator[None]:
         raise BadTextError from error
     except _DOWN as error:
         raise StoreDownError(f"Postgres: {type(error).__name__}: {error}") from error
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == _QUOTA:
+            raise QuotaError(str(error)) from error
+        raise
+
+
+class _Timed(asyncpg.Connection):
+    """A connection whose statements are a stage of the work that they are part of."""
+
+    async def execute(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as it is there
+        with stage("sql"):
+            return await super().execute(*args, **kwargs)
+
+    async def executemany(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        with stage("sql"):
+            return await super().executemany(*args, **kwargs)
+
+    async def fetch(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        with stage("sql"):
+            return await super().fetch(*args, **kwargs)
+
+    async def fetchrow(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        with stage("sql"):
+            return await super().fetchrow(*args, **kwargs)
+
+    async def fetchval(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        with stage("sql"):
+            return await super().fetchval(*args, **kwargs)
 
 
 class Database:
-    """A pool whose connections act as `oneton_app`, which no policy lets past its tenant."""
+    """A pool whose connections act as `oneton_app`, which no policy lets past its tenant.
 
-    def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
+    Attributes:
+        seals: what templates are sealed with; whoever opens the parts sets it.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, dsn: str, watch: Watch = NO_WATCH) -> None:
         self._pool = pool
+        self._watch = watch
         self.dsn = dsn
         self.server_settings = SERVER_SETTINGS
+        self.seals: TemplateSeals = PLAIN
 
     @property
     def pool(self) -> asyncpg.Pool:
@@ -71,7 +111,9 @@ class Database:
         return self._pool
 
     @classmethod
-    async def connect(cls, dsn: str, *, size: int = 10, timeout_s: float = 10) -> Database:
+    async def connect(
+        cls, dsn: str, *, size: int = 10, timeout_s: float = 10, watch: Watch = NO_WATCH
+    ) -> Database:
         """Open the pool.
 
         Raises:
@@ -87,10 +129,11 @@ class Database:
                     command_timeout=60,
                     server_settings=SERVER_SETTINGS,
                     reset=keep_as_is,
+                    connection_class=_Timed,
                 )
         except (asyncpg.PostgresError, ValueError) as error:
             raise StoreDownError(f"Postgres: {error}") from error
-        return cls(pool, dsn)
+        return cls(pool, dsn, watch)
 
     async def close(self) -> None:
         """Wait for running statements, then close."""
@@ -99,7 +142,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self, tenant: TenantId) -> AsyncIterator[Connection]:
         """A transaction that sees and writes this tenant's rows only."""
-        with store_errors():
+        with self._told(), store_errors():
             async with self._pool.acquire(timeout=10) as connection, connection.transaction():
                 await connection.execute(
                     "select set_config('oneton.tenant', $1, true)", str(tenant)
@@ -112,7 +155,7 @@ class Database:
         Where a connection died while idle, it is run again on another: those that died with it
         are found one by one, and a new one comes last.
         """
-        with store_errors():
+        with self._told(), store_errors():
             for _ in range(self._pool.get_max_size()):
                 async with self._pool.acquire(timeout=10) as connection:
                     try:
@@ -122,6 +165,14 @@ class Database:
                         with suppress(asyncpg.InterfaceError):
                             connection.terminate()
             return await self._pool.fetch(sql, *arguments)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreDownError:
+            self._watch.count("postgres_errors")
+            raise
 
 
 SERVER_SETTINGS = {

@@ -55,10 +55,16 @@ class EnrolledFaces:
                 gallery.head,
                 limit,
             )
+        templates = await self._database.seals.open(
+            tenant,
+            b"".join(row["embedding"] for row in rows),
+            [row["face_no"] for row in rows],
+            sizes=[len(row["embedding"]) for row in rows],
+        )
         return Enrolled(
             head=rows[-1]["added_at_head"] if len(rows) == limit else gallery.head,
             face_nos=np.array([row["face_no"] for row in rows], dtype=np.int64),
-            embeddings=decode_templates(b"".join(row["embedding"] for row in rows), dimension),
+            embeddings=decode_templates(templates, dimension),
             last=FaceId(rows[-1]["face_id"]) if rows else None,
         )
 

@@ -8,10 +8,12 @@ from uuid import UUID
 
 import asyncpg
 
+from oneton.domain.audit import Act, Action
 from oneton.domain.errors import NotFoundError
 from oneton.domain.face_sessions import FaceSession, SessionId, SessionImage
 from oneton.domain.model import TenantId
 from oneton.domain.requests import PictureId
+from oneton.records.audit import note_act
 from oneton.records.database import Database
 
 
@@ -124,6 +126,9 @@ class FaceSessions:
                     image.jti,
                     image.expires_at,
                 )
+                details = {"session": image.session_id, "jti": image.jti, "matched": matched}
+                act = Act(Action.END_SESSION, details=details)
+                await note_act(connection, image.tenant_id, act)
         return bool(done)
 
     async def image(
@@ -159,8 +164,10 @@ class FaceSessions:
         """
         async with self._database.transaction(tenant) as connection:
             rows = await connection.fetch(_REMOVE, name, key_id, now)
-        if not rows:
-            raise NotFoundError("session", name)
+            if not rows:
+                raise NotFoundError("session", name)
+            details = {"session": name, "pictures": len(rows)}
+            await note_act(connection, tenant, Act(Action.REMOVE_SESSION, details=details))
         return [PictureId(row["picture_id"]) for row in rows]
 
     async def due(self, now: datetime, at_most: int) -> list[tuple[TenantId, SessionId]]:

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from oneton.domain.audit import Act, Action
 from oneton.domain.errors import ConflictError, NotFoundError
 from oneton.domain.model import (
     NO_NOTE,
@@ -30,8 +31,10 @@ from oneton.domain.model import (
 )
 from oneton.domain.requests import RequestState
 from oneton.domain.screening import FaceDetails
+from oneton.records.audit import note_act, note_acts
 from oneton.records.database import Connection, Database, one_row, read_json, write_json
 from oneton.records.galleries import lock_gallery, move_head
+from oneton.records.template_seals import TemplateSeals
 from oneton.records.templates import decode_templates, encode_template
 
 CHUNK = 20_000
@@ -49,6 +52,21 @@ class Stamp(msgspec.Struct, frozen=True):
     def removed_after(self, head: int) -> bool:
         """Whether the face was there at that head, and is gone."""
         return self.removed_at_head is not None and self.removed_at_head > head
+
+
+class NewFace(msgspec.Struct, frozen=True):
+    """A face record to insert.
+
+    Attributes:
+        embeddings: one of each of the gallery's packs, by number; None is for a second pack that
+            found no face.
+    """
+
+    face_id: FaceId
+    embeddings: Mapping[int, Embedding | None]
+    content_type: str
+    idempotency_key: str | None = None
+    note: FaceNote = NO_NOTE
 
 
 class Faces:
@@ -77,7 +95,8 @@ class Faces:
         while since < gallery.head:
             arguments = _changes_of(tenant, gallery, pack_no, since, chunk)
             rows = await self._database.fetch(_CHANGES, *arguments)
-            yield (changes := _read_changes(rows[0], since, dimension))
+            templates = await _open(self._database.seals, tenant, rows[0])
+            yield (changes := _read_changes(rows[0], templates, since, dimension))
             since = changes.head
 
     async def stamps(
@@ -93,9 +112,13 @@ class Faces:
                 list(face_nos),
                 pack_no,
             )
-        return {
-            FaceNo(row["face_no"]): Stamp(row["removed_at_head"], row["embedding"]) for row in rows
-        }
+        found = {}
+        for row in rows:
+            template = None if row["embedding"] is None else bytes(row["embedding"])
+            if template is not None:
+                template = await self._database.seals.open(tenant, template, [row["face_no"]])
+            found[FaceNo(row["face_no"])] = Stamp(row["removed_at_head"], template)
+        return found
 
     async def ids(
         self, tenant: TenantId, face_nos: Sequence[int] | NDArray[np.int64]
@@ -134,6 +157,13 @@ class Faces:
                 idempotency_key,
             )
         return None if found is None else FaceId(found)
+
+    async def enrolled_with_each(
+        self, tenant: TenantId, gallery: Gallery, keys: Sequence[str]
+    ) -> dict[str, FaceId]:
+        """The face records that were enrolled under these idempotency keys, by key."""
+        async with self._database.transaction(tenant) as connection:
+            return await _enrolled_with_each(connection, gallery, keys)
 
     async def page(
         self, tenant: TenantId, gallery: Gallery, after: FaceId | None, limit: int
@@ -238,6 +268,8 @@ class Faces:
                 None if note.source is None else str(note.source),
                 note.request_id,
             )
+            if done:
+                await note_act(connection, tenant, Act(Action.CHANGE_FACE, (face_id,)))
         if not done:
             raise NotFoundError("face record", face_id)
 
@@ -255,6 +287,9 @@ class Faces:
                    returning face.*, gallery_id""",
                 face_id,
             )
+            if row is not None:
+                act = Act(Action.ERASE, (face_id,), GalleryId(row["gallery_id"]))
+                await note_act(connection, tenant, act)
         if row is None:
             raise NotFoundError("face record", face_id)
         return _face(row)
@@ -262,15 +297,18 @@ class Faces:
     @asynccontextmanager
     async def locked(self, tenant: TenantId, gallery: Gallery) -> AsyncIterator[LockedGallery]:
         """Hold a gallery's lock until the block ends, then commit; an error undoes all."""
+        await self._database.seals.prepare(tenant)
         async with self._database.transaction(tenant) as connection:
-            yield LockedGallery(connection, await lock_gallery(connection, gallery))
+            locked = await lock_gallery(connection, gallery)
+            yield LockedGallery(connection, locked, self._database.seals)
 
 
 class LockedGallery:
     """A gallery that nobody else can change until the transaction ends."""
 
-    def __init__(self, connection: Connection, gallery: Gallery) -> None:
+    def __init__(self, connection: Connection, gallery: Gallery, seals: TemplateSeals) -> None:
         self._connection = connection
+        self._seals = seals
         self.gallery = gallery
 
     @property
@@ -282,7 +320,9 @@ class LockedGallery:
         """What moved the gallery from head `since` to now, as `Faces.changes`."""
         arguments = _changes_of(self.gallery.tenant_id, self.gallery, pack_no, since, None)
         row = await one_row(self._connection, _CHANGES, *arguments)
-        return _read_changes(row, since, dimension)
+        tenant = self.gallery.tenant_id
+        templates = await _open(self._seals, tenant, row, self._connection)
+        return _read_changes(row, templates, since, dimension)
 
     async def face_id(self, face_no: FaceNo) -> FaceId:
         """The public name of a face record that is there."""
@@ -298,6 +338,10 @@ class LockedGallery:
             idempotency_key,
         )
         return None if found is None else FaceId(found)
+
+    async def enrolled_with_each(self, keys: Sequence[str]) -> dict[str, FaceId]:
+        """As `Faces.enrolled_with_each`, under the lock."""
+        return await _enrolled_with_each(self._connection, self.gallery, keys)
 
     async def add(
         self,
@@ -319,12 +363,27 @@ class LockedGallery:
         """
         if not isinstance(embeddings, Mapping):
             embeddings = {self.gallery.model_pack_no: embeddings}
-        assert set(embeddings) == set(self.gallery.pack_nos), "a template of each pack"
-        lacks_second = any(embeddings[no] is None for no in self.gallery.pack_nos[1:])
+        return await self.add_many(
+            [NewFace(face_id, embeddings, content_type, idempotency_key, note)]
+        )
+
+    async def add_many(self, faces: Sequence[NewFace]) -> int:
+        """Insert face records in this order, each at a head of its own; return the last head.
+
+        Once for each lock: the gallery's head is read when it is taken.
+
+        Args:
+            faces: at least one.
+
+        Raises:
+            ConflictError: the gallery has a face under one of the idempotency keys.
+        """
+        packs = self.gallery.pack_nos
+        assert all(set(each.embeddings) == set(packs) for each in faces), "a template of each pack"
+        lacks_second = any(each.embeddings[no] is None for each in faces for no in packs[1:])
         assert not (lacks_second and self.gallery.second is SecondPack.FILLED), "both templates"
-        made = {no: each for no, each in embeddings.items() if each is not None}
-        head = await move_head(self._connection, self.gallery)
-        if len(made) < len(embeddings) and self.gallery.second is SecondPack.KEPT:
+        head = await move_head(self._connection, self.gallery, by=len(faces))
+        if lacks_second and self.gallery.second is SecondPack.KEPT:
             # An index of the old pack would miss this face: it must not answer any more.
             await self._connection.execute(
                 "update gallery set second = $2 where gallery_no = $1",
@@ -332,31 +391,41 @@ class LockedGallery:
                 str(SecondPack.KEPT_PARTLY),
             )
         try:
-            await self._connection.execute(
-                """with added as (
-                     insert into face (tenant_id, gallery_no, added_at_head, face_id,
-                       image_content_type, idempotency_key, external_id, metadata, source,
-                       request_id)
-                     values ($1, $2, $3, $4, $5, $6, $9, $10, $11, $12) returning face_no)
-                   insert into template (model_pack_no, face_no, tenant_id, embedding)
-                   select model_pack_no, face_no, $1, embedding from added
-                   cross join unnest($7::bigint[], $8::bytea[]) as t (model_pack_no, embedding)""",
-                self.gallery.tenant_id,
-                self.gallery.gallery_no,
-                head,
-                face_id,
-                content_type,
-                idempotency_key,
-                list(made),
-                [encode_template(each) for each in made.values()],
-                note.external_id,
-                write_json(note.metadata),
-                None if note.source is None else str(note.source),
-                note.request_id,
-            )
+            await self._insert(faces)
         except asyncpg.UniqueViolationError as error:
-            raise ConflictError(f"a face was enrolled as {idempotency_key} already") from error
+            keys = ", ".join(str(each.idempotency_key) for each in faces[:3])
+            raise ConflictError(f"a face was enrolled as {keys} already") from error
+        gallery = self.gallery
+        acts = [Act(Action.ENROLL, (each.face_id,), gallery.gallery_id) for each in faces]
+        await note_acts(self._connection, gallery.tenant_id, acts)
         return head
+
+    async def _insert(self, faces: Sequence[NewFace]) -> None:
+        templates = [
+            (each.face_id, no, encode_template(embedding))
+            for each in faces
+            for no, embedding in each.embeddings.items()
+            if embedding is not None
+        ]
+        sealed = await self._seals.seal(
+            self._connection, self.gallery.tenant_id, [template for _, _, template in templates]
+        )
+        await self._connection.execute(
+            _INSERT,
+            self.gallery.tenant_id,
+            self.gallery.gallery_no,
+            self.gallery.head,
+            [each.face_id for each in faces],
+            [each.content_type for each in faces],
+            [each.idempotency_key for each in faces],
+            [each.note.external_id for each in faces],
+            [write_json(each.note.metadata) for each in faces],
+            [None if each.note.source is None else str(each.note.source) for each in faces],
+            [each.note.request_id for each in faces],
+            [face_id for face_id, _, _ in templates],
+            [pack_no for _, pack_no, _ in templates],
+            sealed,
+        )
 
     async def purge(self, face_id: FaceId) -> bool:
         """Remove a face record and its templates; False when it is gone already.
@@ -381,10 +450,39 @@ class LockedGallery:
             face_no,
             head,
         )
+        act = Act(Action.PURGE, (face_id,), self.gallery.gallery_id)
+        await note_act(self._connection, self.gallery.tenant_id, act)
         return True
 
 
 _CHANGES = "select * from oneton_changes($1, $2, $3, $4, $5, $6)"
+# Numbers are given in the order of the heads, for the sort comes before them.
+_INSERT = """
+with given as (
+  select * from unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::jsonb[], $9::text[],
+    $10::uuid[]) with ordinality
+    as t (face_id, content_type, key, external_id, metadata, source, request_id, nth)),
+added as (
+  insert into face (tenant_id, gallery_no, added_at_head, face_id, image_content_type,
+    idempotency_key, external_id, metadata, source, request_id)
+  select $1, $2, $3 + nth, face_id, content_type, key, external_id, metadata, source, request_id
+  from given order by nth returning face_no, face_id)
+insert into template (model_pack_no, face_no, tenant_id, embedding)
+select model_pack_no, face_no, $1, embedding
+from unnest($11::uuid[], $12::bigint[], $13::bytea[]) as t (face_id, model_pack_no, embedding)
+join added using (face_id)"""
+
+
+async def _enrolled_with_each(
+    connection: Connection, gallery: Gallery, keys: Sequence[str]
+) -> dict[str, FaceId]:
+    rows = await connection.fetch(
+        """select idempotency_key, face_id from face
+           where gallery_no = $1 and idempotency_key = any ($2::text[])""",
+        gallery.gallery_no,
+        list(keys),
+    )
+    return {row["idempotency_key"]: FaceId(row["face_id"]) for row in rows}
 
 
 def _changes_of(
@@ -401,12 +499,24 @@ def _changes_of(
     )
 
 
-def _read_changes(row: asyncpg.Record, since: int, dimension: int) -> Changes:
+async def _open(
+    seals: TemplateSeals,
+    tenant: TenantId,
+    row: asyncpg.Record,
+    connection: Connection | None = None,
+) -> bytes:
+    """The templates of a row of `_CHANGES`, in plain."""
+    return await seals.open(
+        tenant, row["templates"], row["added"], sizes=row["sizes"], connection=connection
+    )
+
+
+def _read_changes(row: asyncpg.Record, templates: bytes, since: int, dimension: int) -> Changes:
     return Changes(
         since=since,
         head=row["head"],
         added_face_nos=np.array(row["added"], dtype=np.int64),
-        added_embeddings=decode_templates(row["templates"], dimension),
+        added_embeddings=decode_templates(templates, dimension),
         removed_face_nos=np.array(row["removed"], dtype=np.int64),
     )
 

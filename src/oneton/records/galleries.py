@@ -8,6 +8,7 @@ import asyncpg
 import msgspec
 from uuid_utils.compat import uuid7
 
+from oneton.domain.audit import Act, Action
 from oneton.domain.errors import ConflictError, NotFoundError
 from oneton.domain.model import (
     DEFAULT_NEW_GALLERY,
@@ -21,6 +22,7 @@ from oneton.domain.model import (
     SecondPack,
     TenantId,
 )
+from oneton.records.audit import note_act
 from oneton.records.database import Connection, Database, one_row
 
 DELETE_GALLERY = "delete_gallery"
@@ -90,6 +92,7 @@ class Galleries:
                 threshold,
                 target_fpir,
             )
+            await _note_change(connection, read_gallery(row))
         return read_gallery(row)
 
     async def change(
@@ -112,6 +115,7 @@ class Galleries:
                 threshold,
                 target_fpir,
             )
+            await _note_change(connection, read_gallery(row))
         return read_gallery(row)
 
     async def delete(self, tenant: TenantId, gallery: Gallery) -> Job:
@@ -141,6 +145,8 @@ class Galleries:
                 gallery.gallery_id,
                 gallery_no,
             )
+            act = Act(Action.DELETE_GALLERY, (), gallery.gallery_id, {"job": row["job_id"]})
+            await note_act(connection, tenant, act)
         return read_job(row)
 
     async def gone(self, kept: Sequence[tuple[TenantId, int]]) -> set[int]:
@@ -173,6 +179,12 @@ class Galleries:
         return [read_gallery(row) for row in rows]
 
 
+async def _note_change(connection: Connection, gallery: Gallery) -> None:
+    details = {"threshold": gallery.threshold, "target_fpir": gallery.target_fpir}
+    act = Act(Action.CHANGE_GALLERY, (), gallery.gallery_id, details)
+    await note_act(connection, gallery.tenant_id, act)
+
+
 async def insert_gallery(
     connection: Connection,
     tenant: TenantId,
@@ -197,6 +209,8 @@ async def insert_gallery(
         new.target_fpir,
         new.description,
     )
+    act = Act(Action.CREATE_GALLERY, (), gallery, {"kind": str(new.kind)})
+    await note_act(connection, tenant, act)
     return read_gallery(row)
 
 
@@ -214,9 +228,13 @@ async def lock_gallery(connection: Connection, gallery: Gallery) -> Gallery:
     return read_gallery(row)
 
 
-async def move_head(connection: Connection, gallery: Gallery) -> int:
-    """Move a locked gallery's head by one, tell every replica at the commit, return it."""
-    head = gallery.head + 1
+async def move_head(connection: Connection, gallery: Gallery, *, by: int = 1) -> int:
+    """Move a locked gallery's head, tell every replica at the commit, return it.
+
+    Args:
+        by: how many changes there are.
+    """
+    head = gallery.head + by
     await connection.execute(
         """with moved as (update gallery set head = $2 where gallery_no = $1)
            select pg_notify('oneton_head', $3)""",

@@ -11,8 +11,8 @@ from oneton.domain.errors import ConflictError, UnavailableError
 from oneton.domain.model import TenantId
 from oneton.records.database import Database
 
-LEASE_S = 60
-"""Whoever claimed a key and was not heard of for so long has crashed."""
+LEASE_S = 15
+"""Whoever claimed a key and was not heard of for so long has crashed; a repeat waits longer."""
 KEPT_HOURS = 24
 LOOK_S = 0.02
 LOOK_AT_MOST_S = 0.2
@@ -66,6 +66,13 @@ class Idempotency:
             await asyncio.sleep(wait_s)
             wait_s = min(LOOK_AT_MOST_S, 1.5 * wait_s)
 
+    async def renew(self, tenant: TenantId, key: str) -> None:
+        """Say that the caller is still at it."""
+        async with self._database.transaction(tenant) as connection:
+            await connection.execute(
+                "update idempotency set claimed_at = now() where key = $1 and done_at is null", key
+            )
+
     async def keep(self, tenant: TenantId, key: str, answer: Answer) -> None:
         """Put down the answer that everybody gets."""
         async with self._database.transaction(tenant) as connection:
@@ -86,13 +93,15 @@ class Idempotency:
             )
 
 
-# A key is had by whoever comes first, after a crash, or when it has been kept long enough.
+# A key is had by whoever comes first, after a crash, or when it has been kept long enough. One that
+# was claimed in the future was so by a clock that was set back, or it would be held for as long.
 _CLAIM = """
 insert into idempotency as i (tenant_id, key, fingerprint) values ($1, $2, $3)
 on conflict (tenant_id, key) do update
   set claimed_at = now(), fingerprint = excluded.fingerprint, done_at = null, status = null,
     headers = null, body = null
   where (i.done_at is null and i.fingerprint = excluded.fingerprint
-         and i.claimed_at < now() - make_interval(secs => $4))
+         and (i.claimed_at < now() - make_interval(secs => $4)
+              or i.claimed_at > now() + make_interval(secs => $4)))
      or i.claimed_at < now() - make_interval(hours => $5)
 returning true"""

@@ -19,6 +19,7 @@ from pgqueuer.domain.models import Job
 from pgqueuer.domain.settings import DBSettings
 from pgqueuer.domain.types import Channel
 
+from oneton.domain.watching import NO_WATCH, Watch, watched_job
 from oneton.records.database import Database, keep_as_is, store_errors
 
 PREFIX = "oneton_"
@@ -37,8 +38,9 @@ class Jobs:
     Whoever puts jobs in looks at what is left to do, not at what the queue says was done.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, watch: Watch = NO_WATCH) -> None:
         self._database = database
+        self._watch = watch
         self._settings = DBSettings(prefix=PREFIX)
         self._queries = self._over(database.pool)
 
@@ -78,7 +80,7 @@ class Jobs:
             # While it has its hands full it looks at the queue so often.
             manager.min_dequeue_poll_interval = timedelta(seconds=BUSY_LOOK_S)
             for kind, handler in handlers.items():
-                manager.entrypoint(kind)(_made(handler))
+                manager.entrypoint(kind)(_made(handler, kind, self._watch))
             running = asyncio.create_task(
                 manager.run(
                     dequeue_timeout=timedelta(seconds=LOOK_S),
@@ -102,8 +104,9 @@ class Jobs:
         )
 
 
-def _made(handler: Handler) -> Callable[[Job], Awaitable[None]]:
+def _made(handler: Handler, kind: str, watch: Watch) -> Callable[[Job], Awaitable[None]]:
     async def run(job: Job) -> None:
-        await handler(job.payload or b"")
+        with watched_job(watch, kind):
+            await handler(job.payload or b"")
 
     return run

@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 from uuid_utils.compat import uuid7
 
+from oneton.domain.audit import Act, Action
 from oneton.domain.errors import ConflictError, NotFoundError
 from oneton.domain.lists import (
     EntryId,
@@ -20,6 +21,7 @@ from oneton.domain.lists import (
     NewList,
 )
 from oneton.domain.model import FaceId, GalleryId, TenantId, image_key
+from oneton.records.audit import note_act
 from oneton.records.database import Connection, Database, one_row, read_json, write_json
 from oneton.records.faces import LockedGallery
 
@@ -50,6 +52,9 @@ class Lists:
             async with self._database.transaction(tenant) as connection:
                 await connection.execute(_INSERT_LIST, *_list_arguments(tenant, new))
                 row = await one_row(connection, f"{_LISTS} where l.list_id = $1", new.list_id)
+                details = {"list": new.list_id, "kind": new.list_type, "of": new.entry_type}
+                act = Act(Action.CREATE_LIST, (), new.gallery_id, details)
+                await note_act(connection, tenant, act)
         except asyncpg.UniqueViolationError as error:
             raise ConflictError(f"there is a list named {new.name} already") from error
         return _list(row)
@@ -171,15 +176,20 @@ class Lists:
             NotFoundError: the list has none of this id.
         """
         async with self._database.transaction(tenant) as connection:
-            gone = await connection.fetchval(
-                "delete from list_entry where entry_id = $1 and list_id = $2 returning true",
+            gone = await connection.fetchrow(
+                """delete from list_entry where entry_id = $1 and list_id = $2
+                   returning true, face_id""",
                 entry_id,
                 list_id,
             )
+            if gone is not None:
+                await _note_entry(
+                    connection, tenant, Action.REMOVE_ENTRY, list_id, entry_id, gone["face_id"]
+                )
             await connection.execute(
                 "update list set updated_at = now() where list_id = $1", list_id
             )
-        if not gone:
+        if gone is None:
             raise NotFoundError("entry", entry_id)
 
 
@@ -235,8 +245,22 @@ async def _add(connection: Connection, tenant: TenantId, list_id: ListId, new: N
         )
     except asyncpg.UniqueViolationError as error:
         raise ConflictError("The list has this already.") from error
+    await _note_entry(connection, tenant, Action.ADD_ENTRY, list_id, entry_id, new.face_id)
     await connection.execute("update list set updated_at = now() where list_id = $1", list_id)
     return entry_id
+
+
+async def _note_entry(
+    connection: Connection,
+    tenant: TenantId,
+    action: Action,
+    list_id: ListId,
+    entry_id: EntryId,
+    face_id: UUID | None,
+) -> None:
+    faces = () if face_id is None else (FaceId(face_id),)
+    details = {"list": list_id, "entry": entry_id}
+    await note_act(connection, tenant, Act(action, faces, details=details))
 
 
 def _list_arguments(tenant: TenantId, new: NewList) -> tuple[object, ...]:

@@ -9,7 +9,13 @@ import asyncpg
 
 from oneton.records.database import Database, store_errors
 
-_KEYS = {"reindex": 7_316_001, "worker": 7_316_002, "jobs": 7_316_003, "tidy": 7_316_004}
+_KEYS = {
+    "reindex": 7_316_001,
+    "worker": 7_316_002,
+    "jobs": 7_316_003,
+    "tidy": 7_316_004,
+    "encryption": 7_316_009,
+}
 
 
 class Locks:

@@ -8,11 +8,12 @@ from uuid import UUID
 
 import asyncpg
 
+from oneton.domain.audit import Act, Action
 from oneton.domain.errors import ConflictError, NotFoundError
 from oneton.domain.merchants import MerchantUser, NewUser, Purpose, Refusal, Upload
 from oneton.domain.model import TenantId
 from oneton.domain.requests import PictureId
-from oneton.records.audit import note
+from oneton.records.audit import note, note_act
 from oneton.records.database import Connection, Database
 
 
@@ -41,6 +42,8 @@ class MerchantUsers:
                     new.phone,
                     new.external_id,
                 )
+                act = Act(Action.CREATE_USER, details={"merchant_user": user_id})
+                await note_act(connection, tenant, act)
         except asyncpg.UniqueViolationError as error:
             raise ConflictError("there is a user with this email or externalId") from error
 

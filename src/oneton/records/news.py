@@ -19,6 +19,8 @@ HEAD = "oneton_head"
 """A gallery changed; its payload is, as of every channel, the tenant's id, a space, the name."""
 SNAPSHOT = "oneton_snapshot"
 """A snapshot of a gallery is wanted."""
+CLOSED = "oneton_closed"
+"""A tenant's keys were destroyed; no gallery is named."""
 
 Told = Callable[[TenantId, GalleryId], None]
 
@@ -31,11 +33,19 @@ class HeadNews:
 
     Args:
         asked: called for every gallery of which a snapshot is wanted.
+        closed: called for every tenant whose keys were destroyed.
     """
 
-    def __init__(self, dsn: str, heard: Told, asked: Told | None = None) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        heard: Told,
+        asked: Told | None = None,
+        closed: Told | None = None,
+    ) -> None:
         self._dsn = dsn
-        self._told = {HEAD: heard} if asked is None else {HEAD: heard, SNAPSHOT: asked}
+        told = {HEAD: heard, SNAPSHOT: asked, CLOSED: closed}
+        self._told = {channel: each for channel, each in told.items() if each is not None}
 
     async def run(self) -> None:
         """Listen until cancelled, connecting again whenever the connection ends."""

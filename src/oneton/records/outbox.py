@@ -10,10 +10,12 @@ import asyncpg
 import msgspec
 from uuid_utils.compat import uuid7
 
+from oneton.domain.audit import Act, Action
 from oneton.domain.errors import ConflictError, NotFoundError
 from oneton.domain.model import TenantId
 from oneton.domain.requests import NewEvent, RequestId
 from oneton.domain.webhooks import Delivery, WebhookEndpoint
+from oneton.records.audit import note_act
 from oneton.records.database import Connection, Database, one_row, write_json
 
 
@@ -79,6 +81,7 @@ class WebhookEndpoints:
                     list(endpoint.events),
                     endpoint.enabled,
                 )
+                await _note(connection, Action.ADD_WEBHOOK, _endpoint(row))
         except asyncpg.UniqueViolationError as error:
             only = error.constraint_name == "webhook_endpoint_of_veriflow"
             which = "of VeriFlow's, which has one only," if only else "of this address"
@@ -127,6 +130,8 @@ class WebhookEndpoints:
                     list(endpoint.events),
                     endpoint.enabled,
                 )
+                if row is not None:
+                    await _note(connection, Action.CHANGE_WEBHOOK, _endpoint(row))
         except asyncpg.UniqueViolationError as error:
             raise ConflictError("there is a webhook endpoint of this address already") from error
         if row is None:
@@ -140,11 +145,22 @@ class WebhookEndpoints:
             NotFoundError: the tenant has none of this id.
         """
         async with self._database.transaction(tenant) as connection:
-            gone = await connection.fetchval(
-                "delete from webhook_endpoint where endpoint_id = $1 returning true", endpoint_id
+            gone = await connection.fetchrow(
+                "delete from webhook_endpoint where endpoint_id = $1 returning *", endpoint_id
             )
-        if not gone:
-            raise NotFoundError("webhook endpoint", endpoint_id)
+            if gone is None:
+                raise NotFoundError("webhook endpoint", endpoint_id)
+            await _note(connection, Action.REMOVE_WEBHOOK, _endpoint(gone))
+
+
+async def _note(connection: Connection, action: Action, endpoint: WebhookEndpoint) -> None:
+    """Without the address, which may hold a secret of its own."""
+    details = {
+        "endpoint": endpoint.endpoint_id,
+        "dialect": endpoint.dialect,
+        "enabled": endpoint.enabled,
+    }
+    await note_act(connection, endpoint.tenant_id, Act(action, details=details))
 
 
 class Outbox:

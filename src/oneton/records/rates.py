@@ -11,7 +11,10 @@ WINDOW_S = 60
 
 
 class Rates:
-    """Calls of a key in a window of a minute that begins with its first."""
+    """Calls of a key in a window of a minute that begins with its first.
+
+    A window that begins in the future is of a clock that was set back, and is over.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -33,9 +36,9 @@ class Rates:
 _COUNT = """
 insert into rate_window as w (key_id, kind, started_at, calls) values ($1, $2, now(), 1)
 on conflict (key_id, kind) do update set
-  started_at = case when w.started_at > now() - make_interval(secs => $3) then w.started_at
-    else now() end,
-  calls = case when w.started_at > now() - make_interval(secs => $3) then w.calls + 1
-    else 1 end
+  started_at = case when w.started_at > now() - make_interval(secs => $3)
+    and w.started_at <= now() then w.started_at else now() end,
+  calls = case when w.started_at > now() - make_interval(secs => $3)
+    and w.started_at <= now() then w.calls + 1 else 1 end
 returning calls, ceil(extract(epoch from started_at + make_interval(secs => $3) - now())) as left_s
 """

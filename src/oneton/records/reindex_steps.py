@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import msgspec
 
+from oneton.domain.audit import Act, Action
 from oneton.domain.errors import ConflictError
 from oneton.domain.model import Gallery, SecondPack
 from oneton.domain.reindexing import GalleryState, NewRun, OnFailure, Plan, Work
+from oneton.records.audit import note_act
 from oneton.records.database import Connection, Database, one_row
 from oneton.records.galleries import lock_gallery, move_head
 
@@ -52,6 +56,7 @@ class ReindexSteps:
             await _set_packs(
                 connection, locked, locked.model_pack_no, run.to_pack_no, SecondPack.FILLING
             )
+            await _note(connection, locked, run.run_id, "begin", plan.to_drop)
         return plan
 
     async def stop(self, work: Work, why: str) -> None:
@@ -161,6 +166,7 @@ class ReindexSteps:
             )
             await _swap_fills(connection, work)
             await _set_state(connection, work, GalleryState.KEPT, "cut_over_at")
+            await _note(connection, locked, work.run_id, "cut over", len(dropped))
         return len(dropped)
 
     async def roll_back(self, gallery: Gallery, work: Work) -> int:
@@ -175,6 +181,7 @@ class ReindexSteps:
                 raise ConflictError(
                     f"gallery {gallery.gallery_id} cannot be rolled back: it is {work.state}"
                 )
+            await self._database.seals.keep_key(connection, work.tenant_id)
             back = await connection.fetch(
                 """insert into face (tenant_id, gallery_no, added_at_head, face_id,
                      image_content_type, image_erased_at, idempotency_key, created_at,
@@ -208,6 +215,7 @@ class ReindexSteps:
             await _set_packs(connection, locked, work.from_pack_no, None, None)
             await _swap_fills(connection, work)
             await _set_state(connection, work, GalleryState.ROLLED_BACK, "ended_at")
+            await _note(connection, locked, work.run_id, "roll back", len(back))
         return len(back)
 
     async def end(self, gallery: Gallery, work: Work, state: GalleryState) -> None:
@@ -222,6 +230,20 @@ class ReindexSteps:
             await _forget_drops(connection, work)
             await _set_packs(connection, locked, locked.model_pack_no, None, None)
             await _set_state(connection, work, state, "ended_at")
+            await _note(connection, locked, work.run_id, str(state))
+
+
+async def _note(
+    connection: Connection, gallery: Gallery, run_id: UUID, step: str, records: int | None = None
+) -> None:
+    """Write a step down.
+
+    Args:
+        records: that go, went or came back without an image.
+    """
+    details = {"run": run_id, "step": step, "records": records}
+    act = Act(Action.REINDEX_GALLERY, (), gallery.gallery_id, details)
+    await note_act(connection, gallery.tenant_id, act)
 
 
 async def plan_of(connection: Connection, gallery: Gallery, to_pack_no: int) -> Plan:

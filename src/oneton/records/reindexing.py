@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from oneton.domain.audit import Act, Action
 from oneton.domain.errors import NotFoundError
 from oneton.domain.model import (
     Embedding,
@@ -23,6 +24,7 @@ from oneton.domain.reindexing import (
     ToEmbed,
     Work,
 )
+from oneton.records.audit import note_act
 from oneton.records.database import Connection, Database
 from oneton.records.reindex_steps import WITH_IMAGE, ReindexSteps, left_of, plan_of
 from oneton.records.templates import encode_template
@@ -135,6 +137,7 @@ class Reindexing:
 
         What was purged meanwhile is left out, and everything when the run was cancelled.
         """
+        await self._database.seals.prepare(work.tenant_id)
         async with self._database.transaction(work.tenant_id) as connection:
             second = await connection.fetchval(
                 "select second_pack_no from gallery where gallery_no = $1 for share",
@@ -150,6 +153,9 @@ class Reindexing:
             )
             found = {FaceNo(row["face_no"]): bool(row["has_image"]) for row in there}
             stored = [no for no in embeddings if no in found]
+            sealed = await self._database.seals.seal(
+                connection, work.tenant_id, [encode_template(embeddings[no]) for no in stored]
+            )
             added = await connection.fetch(
                 """insert into template (model_pack_no, face_no, tenant_id, embedding)
                    select $1, face_no, $2, embedding
@@ -158,7 +164,7 @@ class Reindexing:
                 work.to_pack_no,
                 work.tenant_id,
                 stored,
-                [encode_template(embeddings[no]) for no in stored],
+                sealed,
             )
             # One that was erased meanwhile is no failure.
             failed = [no for no in failures if found.get(no)]
@@ -245,7 +251,19 @@ class Reindexing:
                 work.to_pack_no,
                 limit,
             )
-        return [BothTemplates(FaceNo(row["face_no"]), row["old"], row["new"]) for row in rows]
+        face_nos = [row["face_no"] for row in rows]
+        old = await self._open(work.tenant_id, face_nos, [row["old"] for row in rows])
+        new = await self._open(work.tenant_id, face_nos, [row["new"] for row in rows])
+        return [BothTemplates(*each) for each in zip(face_nos, old, new, strict=True)]
+
+    async def _open(
+        self, tenant: TenantId, face_nos: Sequence[FaceNo], stored: Sequence[bytes]
+    ) -> list[bytes]:
+        seals = self._database.seals
+        return [
+            await seals.open(tenant, each, [face_no])
+            for face_no, each in zip(face_nos, stored, strict=True)
+        ]
 
     async def purge_dropped(self, tenant: TenantId, face_id: FaceId) -> bool:
         """Remove what is kept of a record that a cut-over removed; False when there is none."""
@@ -257,6 +275,8 @@ class Reindexing:
                 "delete from template where face_no = any ($1)",
                 [row["face_no"] for row in face_nos],
             )
+            if face_nos:
+                await note_act(connection, tenant, Act(Action.PURGE, (face_id,)))
         return bool(face_nos)
 
     async def run_of(self, run_id: UUID | None) -> UUID:

@@ -8,6 +8,7 @@ from datetime import timedelta
 import asyncpg
 from uuid_utils.compat import uuid7
 
+from oneton.domain.audit import Act, Action
 from oneton.domain.errors import ConflictError, NotFoundError
 from oneton.domain.model import FaceId, Score, TenantId
 from oneton.domain.requests import (
@@ -22,6 +23,7 @@ from oneton.domain.requests import (
     SavedRequest,
     StoredPicture,
 )
+from oneton.records.audit import note_act
 from oneton.records.database import Connection, Database, one_row, read_json, write_json
 from oneton.records.outbox import put_events
 
@@ -167,6 +169,8 @@ class Requests:
             if before != state:
                 told = events(saved) if callable(events) else events
                 await put_events(connection, tenant, told, request_id)
+            details = {"request": request_id, "before": before, "state": state}
+            await note_act(connection, tenant, _act(Action.REVIEW_REQUEST, saved, details))
         return saved
 
     async def reviews(self, tenant: TenantId, request_id: RequestId) -> list[Review]:
@@ -199,9 +203,12 @@ class Requests:
             row = await connection.fetchrow(
                 "delete from request where request_id = $1 returning *", request_id
             )
-        if row is None:
-            raise NotFoundError("request", request_id)
-        return _request(row, found.get(request_id, ()))
+            if row is None:
+                raise NotFoundError("request", request_id)
+            gone = _request(row, found.get(request_id, ()))
+            details = {"request": request_id, "pictures": len(gone.pictures)}
+            await note_act(connection, tenant, _act(Action.REMOVE_REQUEST, gone, details))
+        return gone
 
     async def _read(self, tenant: TenantId, where: str, value: object) -> SavedRequest:
         async with self._database.transaction(tenant) as connection:
@@ -287,6 +294,12 @@ async def insert_request(
     if callable(events):
         await put_events(connection, tenant, events(saved), new.request_id)
     return saved
+
+
+def _act(action: Action, request: SavedRequest, details: dict[str, object]) -> Act:
+    faces = () if request.face_id is None else (request.face_id,)
+    said = {"dialect": request.dialect, "kind": request.kind}
+    return Act(action, faces, details=details | said)
 
 
 def _review(row: asyncpg.Record) -> Review:

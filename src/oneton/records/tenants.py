@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 import msgspec
 from uuid_utils.compat import uuid7
 
+from oneton.domain.addresses import read_network
+from oneton.domain.audit import Act
 from oneton.domain.errors import ConflictError, NotFoundError, OutOfCreditError
 from oneton.domain.model import (
     DEFAULT_NEW_GALLERY,
@@ -20,6 +23,7 @@ from oneton.domain.model import (
     TenantId,
     TenantOptions,
 )
+from oneton.records.audit import note_act
 from oneton.records.database import Database, one_row
 from oneton.records.galleries import insert_gallery
 
@@ -92,6 +96,29 @@ class Tenants:
                 "update tenant set options = $1", msgspec.json.encode(options).decode()
             )
 
+    async def suspend(self, tenant: TenantId, *, suspended: bool) -> bool:
+        """Refuse all calls of a tenant, or no more; False when that was so already.
+
+        Raises:
+            ConflictError: it is being deleted.
+        """
+        async with self._database.transaction(tenant) as connection:
+            row = await connection.fetchrow(
+                "select suspended_at, deleted_at from tenant for no key update"
+            )
+            if row is None:
+                raise NotFoundError("tenant", tenant)
+            if row["deleted_at"] is not None:
+                raise ConflictError("the tenant is being deleted")
+            if (row["suspended_at"] is not None) == suspended:
+                return False
+            await connection.execute(
+                "update tenant set suspended_at = case when $1 then now() end", suspended
+            )
+            action = "tenant suspended" if suspended else "tenant resumed"
+            await note_act(connection, tenant, Act(action))
+        return True
+
     async def set_credits(self, tenant: TenantId, balance: int | None) -> None:
         """Set how many calls may still be made; None is without end."""
         async with self._database.transaction(tenant) as connection:
@@ -123,6 +150,20 @@ class Tenants:
         raise NotFoundError("tenant", name)
 
 
+class KnownKey(msgspec.Struct, frozen=True):
+    """A key, and what every call with it depends on.
+
+    Attributes:
+        suspended: its tenant is, or is being deleted.
+        most_requests_a_day: of its tenant.
+    """
+
+    key: Key
+    secret_sha256: bytes
+    suspended: bool
+    most_requests_a_day: int | None
+
+
 class Keys:
     """API keys; of a secret only its SHA-256 is kept, for it is 256 random bits."""
 
@@ -137,22 +178,39 @@ class Keys:
         label: str,
         permissions: Sequence[Permission],
         sandbox: bool = False,
+        expires_at: datetime | None = None,
+        addresses: Sequence[str] = (),
     ) -> Key:
-        """Add a key."""
+        """Add a key.
+
+        Args:
+            addresses: each one of an address, or of a network.
+        """
         async with self._database.transaction(tenant) as connection:
             row = await one_row(
                 connection,
-                """insert into api_key
-                     (key_id, tenant_id, label, secret_sha256, permissions, sandbox)
-                   values ($1, $2, $3, $4, $5, $6) returning *""",
+                """insert into api_key (key_id, tenant_id, label, secret_sha256, permissions,
+                     sandbox, expires_at, addresses)
+                   values ($1, $2, $3, $4, $5, $6, $7, $8) returning *""",
                 uuid7(),
                 tenant,
                 label,
                 secret_sha256,
                 [str(permission) for permission in permissions],
                 sandbox,
+                expires_at,
+                [read_network(each) for each in addresses],
             )
-        return _key(row)
+            key = _key(row)
+            details = {
+                "key": key.key_id,
+                "label": label,
+                "permissions": key.permissions,
+                "expires_at": expires_at,
+                "addresses": key.addresses,
+            }
+            await note_act(connection, tenant, Act("key created", details=details))
+        return key
 
     async def list(self, tenant: TenantId) -> list[Key]:
         """A tenant's keys, oldest first."""
@@ -167,15 +225,19 @@ class Keys:
             NotFoundError: the tenant has no such key.
         """
         async with self._database.transaction(tenant) as connection:
-            revoked = await connection.fetchval(
-                """update api_key set revoked_at = coalesce(revoked_at, now())
-                   where key_id = $1 returning true""",
-                key_id,
+            row = await connection.fetchrow(
+                "select revoked_at from api_key where key_id = $1 for update", key_id
             )
-        if not revoked:
-            raise NotFoundError("key", key_id)
+            if row is None:
+                raise NotFoundError("key", key_id)
+            if row["revoked_at"] is not None:
+                return
+            await connection.execute(
+                "update api_key set revoked_at = now() where key_id = $1", key_id
+            )
+            await note_act(connection, tenant, Act("key revoked", details={"key": key_id}))
 
-    async def find_secret(self, secret_sha256: bytes) -> Key:
+    async def find_secret(self, secret_sha256: bytes) -> KnownKey:
         """The key of any tenant that has this secret.
 
         Raises:
@@ -184,10 +246,10 @@ class Keys:
         rows = await self._database.fetch("select * from oneton_key_by_secret($1)", secret_sha256)
         if not rows:
             raise NotFoundError("key", "of this secret")
-        return _key(rows[0])
+        return _known_key(rows[0])
 
-    async def find(self, key_id: UUID) -> tuple[Key, bytes]:
-        """A key of any tenant and the SHA-256 of its secret.
+    async def find(self, key_id: UUID) -> KnownKey:
+        """A key of any tenant.
 
         Raises:
             NotFoundError: there is none.
@@ -195,7 +257,7 @@ class Keys:
         rows = await self._database.fetch("select * from oneton_key($1)", key_id)
         if not rows:
             raise NotFoundError("key", key_id)
-        return _key(rows[0]), bytes(rows[0]["secret_sha256"])
+        return _known_key(rows[0])
 
     async def signing_secret(self, purpose: str, fresh: bytes) -> bytes:
         """The secret that every replica signs with; `fresh` becomes it when there is none."""
@@ -218,6 +280,9 @@ def _tenant(row: asyncpg.Record) -> Tenant:
         public_id=row["public_id"],
         credits=row["credits"],
         options=msgspec.json.decode(row["options"], type=TenantOptions),
+        suspended_at=row["suspended_at"],
+        deleted_at=row["deleted_at"],
+        most_requests_a_day=row["most_requests_a_day"],
     )
 
 
@@ -230,4 +295,15 @@ def _key(row: asyncpg.Record) -> Key:
         created_at=row["created_at"],
         revoked_at=row["revoked_at"],
         sandbox=row["sandbox"],
+        expires_at=row["expires_at"],
+        addresses=tuple(str(each) for each in row["addresses"]),
+    )
+
+
+def _known_key(row: asyncpg.Record) -> KnownKey:
+    return KnownKey(
+        key=_key(row),
+        secret_sha256=bytes(row["secret_sha256"]),
+        suspended=row["suspended"],
+        most_requests_a_day=row["most_requests_a_day"],
     )

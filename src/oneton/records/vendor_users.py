@@ -9,9 +9,11 @@ import asyncpg
 import msgspec
 from uuid_utils.compat import uuid7
 
+from oneton.domain.audit import Act, Action
 from oneton.domain.errors import ConflictError, NotFoundError
 from oneton.domain.lists import RetainedTemplate, UserDetails, UserId, VendorUser
 from oneton.domain.model import FaceId, FaceSource, TenantId
+from oneton.records.audit import note_act
 from oneton.records.database import Connection, Database, one_row
 from oneton.records.faces import LockedGallery
 
@@ -39,6 +41,8 @@ class VendorUsers:
                     vendor_data,
                     msgspec.json.encode(details).decode(),
                 )
+                act = Act(Action.CREATE_USER, details={"vendor_user": row["user_id"]})
+                await note_act(connection, tenant, act)
                 return await _with_sessions(connection, row)
         except asyncpg.UniqueViolationError as error:
             raise ConflictError(f"there is a user {vendor_data} already") from error
@@ -104,6 +108,21 @@ class VendorUsers:
                 list(names),
             )
         return {row["vendor_data"]: UserId(row["user_id"]) for row in rows}
+
+    async def remove(self, tenant: TenantId, user_id: UserId) -> None:
+        """Delete a user; saved calls and face records of that name stay.
+
+        Raises:
+            NotFoundError: the tenant has none of this id.
+        """
+        async with self._database.transaction(tenant) as connection:
+            gone = await connection.fetchval(
+                "delete from vendor_user where user_id = $1 returning true", user_id
+            )
+            if not gone:
+                raise NotFoundError("user", user_id)
+            act = Act(Action.REMOVE_USER, details={"vendor_user": user_id})
+            await note_act(connection, tenant, act)
 
     async def count_imported(self, tenant: TenantId, vendor_data: str) -> int:
         """How many faces were put on a user's profile."""

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import structlog
+
+from oneton.domain.errors import UnavailableError
 from oneton.domain.model import TenantId
 from oneton.records.idempotency import Answer, Idempotency
 
 __all__ = ["Answer", "AnswerOnce"]
+
+log = structlog.get_logger()
+
+TOO_MANY = 429
+RENEW_S = 4.0
+"""So often the others are told that the first call is still at it."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,7 @@ class AnswerOnce:
         Args:
             fingerprint: of the call; a key is good for one.
             work: carries the call out; what it raises is no answer, and the key is free again, as
-                it is after an answer of 500 and above.
+                it is after an answer of 429, or of 500 and above.
 
         Raises:
             ConflictError: the key was used for another call.
@@ -38,13 +48,24 @@ class AnswerOnce:
         earlier = await self.idempotency.claim(tenant, key, fingerprint)
         if earlier is not None:
             return earlier
+        renewing = asyncio.create_task(self._renew(tenant, key))
         try:
             answer = await work()
         except BaseException:
             await self.idempotency.release(tenant, key)
             raise
-        if answer.status >= 500:
+        finally:
+            renewing.cancel()
+        if answer.status >= 500 or answer.status == TOO_MANY:
             await self.idempotency.release(tenant, key)
         else:
             await self.idempotency.keep(tenant, key, answer)
         return answer
+
+    async def _renew(self, tenant: TenantId, key: str) -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            try:
+                await self.idempotency.renew(tenant, key)
+            except UnavailableError as error:
+                log.info("an idempotency key was not renewed", why=str(error))

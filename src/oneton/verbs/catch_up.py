@@ -223,6 +223,10 @@ class CatchUp:
                 self._heard.add(held.key)
                 self._start("follow", held.key, self._follow_all(held))
 
+    def hear_closed(self, tenant: TenantId, _: GalleryId) -> None:
+        """Let go of what is held of a tenant whose keys were destroyed."""
+        self._start("close", (tenant, GalleryId(""), 0, 0), self._forget_quietly())
+
     async def close(self) -> None:
         """End what `hear` and the questions began; nothing may be heard any more."""
         running = list(self._tasks.values())

@@ -7,13 +7,26 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
 from typing import TypeVar
 
+from oneton.domain import urgency
 from oneton.domain.errors import BusyError
+from oneton.domain.stages import waited
 
 T = TypeVar("T")
+
+
+@dataclass
+class Room:
+    """How many computations were let in; all of it happens on the event loop."""
+
+    limit: int
+    admitted: int = 0
 
 
 class Cpu:
@@ -26,8 +39,14 @@ class Cpu:
         queue_limit: computations that may wait for a thread.
         name: of the threads.
         nice: 1 to 19 gives way to the others' threads, where the system can (Linux).
+        within: whose limit the computations count for; their threads are apart.
         idle: they run only when nobody else wants a core; not beside threads of this process that
             answer, which would wait for the interpreter's lock with them.
+
+    Attributes:
+        running: computations that have a thread now.
+        waiting: those that wait for one.
+        refused: how many were, since the start.
     """
 
     def __init__(
@@ -38,16 +57,23 @@ class Cpu:
         name: str = "cpu",
         nice: int = 0,
         idle: bool = False,
+        within: Cpu | None = None,
     ) -> None:
         self._threads = ThreadPoolExecutor(
             threads, thread_name_prefix=name, initializer=_give_way, initargs=(nice, idle)
         )
-        self._limit = threads + queue_limit
-        self._admitted = 0
+        self.name = name
+        self.size = threads
+        self.running = 0
+        self.waiting = 0
+        self.refused = 0
+        self.room: Room = within.room if within else Room(threads + queue_limit)
+        self._counting = threading.Lock()
 
     def check_room(self) -> None:
         """Raise BusyError when another computation would be refused now."""
-        if self._admitted >= self._limit:
+        if self.room.admitted >= self.room.limit:
+            self.refused += 1
             raise BusyError("the server is at its limit", retry_after_s=1)
 
     async def run(self, function: Callable[[], T]) -> T:
@@ -57,16 +83,39 @@ class Cpu:
             BusyError: the queue is full.
         """
         self.check_room()
-        self._admitted += 1
+        self.room.admitted += 1
         try:
             return await self.run_upkeep(function)
         finally:
-            self._admitted -= 1
+            self.room.admitted -= 1
 
     async def run_upkeep(self, function: Callable[[], T]) -> T:
         """Run in a thread of the same budget, never refused: for work that answers depend on."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, copy_context().run, function)
+        context = copy_context()
+        # Counted as waiting before a thread can count it as running.
+        with self._counting:
+            self.waiting += 1
+        work = partial(self._work, function, perf_counter())
+        future = self._threads.submit(context.run, work)
+        future.add_done_callback(self._count_cancelled)
+        return await asyncio.wrap_future(future, loop=loop)
+
+    def _work(self, function: Callable[[], T], since_s: float) -> T:
+        with self._counting:
+            self.waiting -= 1
+            self.running += 1
+        waited("queue", since_s)
+        try:
+            return function()
+        finally:
+            with self._counting:
+                self.running -= 1
+
+    def _count_cancelled(self, future: Future[T]) -> None:
+        if future.cancelled():
+            with self._counting:
+                self.waiting -= 1
 
     def close(self) -> None:
         """End the threads once what they run is done."""
@@ -75,6 +124,8 @@ class Cpu:
 
 def _give_way(nice: int, idle: bool) -> None:
     """Lower the calling thread's priority."""
+    if nice or idle:
+        urgency.give_way()
     if sys.platform != "linux":
         return
     if idle:

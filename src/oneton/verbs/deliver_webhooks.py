@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -15,6 +15,7 @@ import structlog
 
 from oneton.domain.errors import OnetonError
 from oneton.domain.model import TenantId
+from oneton.domain.watching import NO_WATCH, Watch
 from oneton.domain.webhooks import Delivery
 from oneton.records.outbox import Outbox
 from oneton.sending.policies import POLICIES, is_success
@@ -57,6 +58,7 @@ class DeliverWebhooks:
     sign_veriflow: bool = False
     delay_scale: float = 1.0
     clock: Callable[[], float] = time.time
+    watch: Watch = field(default=NO_WATCH, kw_only=True)
 
     async def __call__(self, payload: bytes) -> None:
         """Do a job of the queue."""
@@ -83,6 +85,8 @@ class DeliverWebhooks:
             delivered=delivered,
             again_in=again_in,
         )
+        outcome = "delivered" if delivered else "dropped" if again_in is None else "retried"
+        self.watch.count("webhooks", delivery.dialect, outcome)
         log.info(
             "webhook delivered" if delivered else "webhook failed",
             delivery=str(delivery_id),

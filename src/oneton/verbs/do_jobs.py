@@ -1,21 +1,25 @@
-"""Do jobs: erase what deleted galleries hold."""
+"""Do jobs: erase what deleted galleries and tenants hold."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
 
-from oneton.domain.errors import OnetonError
+from oneton.domain.errors import NotFoundError, OnetonError
 from oneton.domain.model import GalleryId, Job, image_key
+from oneton.domain.watching import NO_WATCH, Watch, watched_job
 from oneton.images import ObjectStore
 from oneton.index.manifest import KeptGallery
 from oneton.records.deletion import Deletion, DoomedFace
 from oneton.records.galleries import DELETE_GALLERY
 from oneton.records.jobs_of_tenants import JobsOfTenants
 from oneton.records.locks import Locks
+from oneton.records.tenant_deletions import DELETE_TENANT
+from oneton.verbs.delete_tenant import EraseTenant
 from oneton.verbs.shelf import delete_copies
 
 log = structlog.get_logger()
@@ -38,9 +42,11 @@ class DoJobs:
     deletion: Deletion
     images: ObjectStore
     locks: Locks
+    erase_tenant: EraseTenant
+    watch: Watch = field(default=NO_WATCH, kw_only=True)
 
     async def has_work(self) -> bool:
-        """Whether a gallery is to be emptied."""
+        """Whether a gallery or a tenant is to be emptied."""
         return bool(await self._open())
 
     async def run(self) -> None:
@@ -63,7 +69,8 @@ class DoJobs:
             waiting = False
             for job in jobs:
                 try:
-                    reached[job.job_id] = await self._advance(job, reached.get(job.job_id, 0))
+                    with watched_job(self.watch, job.kind):
+                        reached[job.job_id] = await self._advance(job, reached.get(job.job_id, 0))
                 except OnetonError as error:
                     log.warning("a job waits", kind=job.kind, subject=job.subject, error=str(error))
                     await self.jobs.wait(job, str(error))
@@ -74,14 +81,19 @@ class DoJobs:
 
     async def _open(self) -> list[Job]:
         """Those that this version knows how to do."""
-        return [
-            await self.jobs.read(tenant, job_id)
-            for tenant, job_id, kind in await self.jobs.open()
-            if kind == DELETE_GALLERY
-        ]
+        found = []
+        for tenant, job_id, kind in await self.jobs.open():
+            if kind in (DELETE_GALLERY, DELETE_TENANT):
+                # A tenant's job goes with the tenant, perhaps meanwhile.
+                with suppress(NotFoundError):
+                    found.append(await self.jobs.read(tenant, job_id))
+        return found
 
     async def _advance(self, job: Job, after_head: int) -> int:
         """Erase the next page, or end the job when there is none; the head that was reached."""
+        if job.kind == DELETE_TENANT:
+            await self.erase_tenant.step(job.tenant_id)
+            return 0
         page = await self.deletion.page(job, after_head, PAGE)
         if page:
             await self._delete_images(job, page)

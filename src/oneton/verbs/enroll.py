@@ -12,10 +12,12 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from oneton.biometrics.quality import check as check_quality
+from oneton.domain.audit import Act, Action
 from oneton.domain.errors import (
     ConflictError,
     NotFoundError,
     ProbeError,
+    QuotaError,
     StoreDownError,
     UnavailableError,
 )
@@ -39,6 +41,7 @@ from oneton.domain.model import (
 from oneton.domain.stages import stage
 from oneton.images import ImageStore
 from oneton.records.faces import Faces, LockedGallery
+from oneton.records.trail import Trail
 from oneton.verbs.analyse import Picture, Ranking
 from oneton.verbs.catch_up import CatchUp, Current
 from oneton.verbs.identify import Find
@@ -107,6 +110,7 @@ class Enroll:
     faces: Faces
     images: ImageStore
     commit_within_s: float
+    trail: Trail
     also: Also | None = None
 
     def writing(self, also: Also) -> Enroll:
@@ -151,6 +155,9 @@ class Enroll:
                 note=note,
             )
             if enrolment is not None:
+                if not enrolment.added:
+                    act = Act(Action.ENROLL_FOUND, (enrolment.face_id,), gallery_id)
+                    self.trail.note(tenant, act)
                 return enrolment
 
     async def _embed(
@@ -163,9 +170,9 @@ class Enroll:
         if found is not None and search:
             ranking = await self.find.search(current, found.embedding, 1)
         elif found is None and search:
-            found, ranking = await model.analyse.and_search(picture, current.index, 1)
+            found, ranking = await model.analyse.giving_way.and_search(picture, current.index, 1)
         elif found is None:
-            found = await model.analyse(picture)
+            found = await model.analyse.giving_way(picture)
         analysis = found
         embeddings: dict[int, Embedding | None] = {current.pack_no: analysis.embedding}
         for pack_no in current.gallery.pack_nos:
@@ -179,7 +186,7 @@ class Enroll:
         """None where the other pack cannot: a reindex looks at the stored image again."""
         try:
             second = await self.load_model(pack_no)
-            return (await second.analyse(picture)).embedding
+            return (await second.analyse.giving_way(picture)).embedding
         except (ProbeError, ConflictError) as error:
             log.warning("enrolled without the second template", pack_no=pack_no, why=str(error))
             return None
@@ -278,8 +285,8 @@ class Enroll:
                         )
                         if self.also is not None:
                             await self.also(locked, face_id)
-        except (ConflictError, NotFoundError):
-            # There is a face of this key, or no such gallery any more.
+        except (ConflictError, NotFoundError, QuotaError):
+            # There is a face of this key, or no such gallery any more, or no room.
             await self._drop(key)
             raise
         if verdict is Verdict.FREE:
@@ -315,8 +322,9 @@ class Enroll:
         changes = await locked.changes(searched_head, len(embedding), pack_no)
         if len(changes.added_face_nos) == 0:
             return Verdict.FREE
-        cosines = changes.added_embeddings @ embedding
-        best = int(np.argmax(cosines))
+        with stage("delta"):
+            cosines = changes.added_embeddings @ embedding
+            best = int(np.argmax(cosines))
         score = probe.model.calibration.score(Cosine(float(cosines[best])))
         if score < threshold:
             return Verdict.FREE

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from oneton.domain.errors import ConflictError, ProbeError
+from oneton.domain.errors import ConflictError, ProbeError, QuotaError
 from oneton.domain.model import Analysis, FaceId, FaceNote, GalleryId, TenantId
 from oneton.domain.requests import NewPicture, NewRequest, SavedRequest, StoredPicture
 from oneton.domain.stages import stage
@@ -60,7 +60,7 @@ class EnrollRequest:
             await self.enroll.writing(write)(
                 tenant, gallery_id, picture, if_missing=False, note=note, known=known
             )
-        except (ProbeError, ConflictError):
+        except (ProbeError, ConflictError, QuotaError):
             # Of any other failure it is not known whether the rows are there.
             await delete_objects(self.images, kept)
             raise

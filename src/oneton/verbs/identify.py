@@ -11,6 +11,7 @@ import numpy as np
 import structlog
 
 from oneton.biometrics.calibration import Calibration
+from oneton.domain.audit import Act, Action
 from oneton.domain.errors import IndexLoadingError
 from oneton.domain.model import (
     Candidate,
@@ -25,6 +26,7 @@ from oneton.domain.model import (
 from oneton.domain.screening import FaceDetails
 from oneton.domain.stages import stage
 from oneton.records.faces import Faces
+from oneton.records.trail import Trail
 from oneton.verbs.analyse import Picture, Ranking
 from oneton.verbs.catch_up import CatchUp, Current
 from oneton.verbs.cpu import Cpu
@@ -130,6 +132,7 @@ class Identify:
     load_model: LoadModel
     catch_up: CatchUp
     find: Find
+    trail: Trail
 
     async def __call__(
         self,
@@ -165,6 +168,9 @@ class Identify:
         structlog.contextvars.bind_contextvars(
             threshold=round(threshold, 2), model_pack=model.pack.name
         )
+        matches = tuple(each.face_id for each in candidates if each.score >= threshold)
+        details = {"candidates": len(candidates)}
+        self.trail.note(tenant, Act(Action.SEARCH, matches, gallery_id, details))
         return CandidateList(
             match=bool(candidates) and candidates[0].score >= threshold,
             threshold=threshold,

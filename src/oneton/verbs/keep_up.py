@@ -20,6 +20,7 @@ from oneton.domain.errors import (
     UnavailableError,
 )
 from oneton.domain.model import GalleryId, TenantId
+from oneton.domain.watching import NO_WATCH, Watch
 from oneton.index.manifest import Manifest, names_of
 from oneton.index.store import IndexStore
 from oneton.verbs.catch_up import CatchUp, Loaded
@@ -60,6 +61,7 @@ class KeepUp:
     snapshot_changes: int
     copies: CopySnapshots | None = None
     asked: set[tuple[TenantId, GalleryId]] = field(default_factory=set)
+    watch: Watch = field(default=NO_WATCH, kw_only=True)
 
     async def run(self) -> None:
         """Keep up until cancelled."""
@@ -150,12 +152,14 @@ class KeepUp:
             manifest = await self.upkeep.run_upkeep(partial(take, held.identity, index))
         except SnapshotError as error:
             index.damage = str(error)
+            self.watch.count("snapshots", "failed")
             return None
         if manifest is None:
             held.snapshot_failed_s = monotonic()
             return None
         held.snapshot_head = manifest.head
         held.snapshot_files = names_of(manifest)
+        self.watch.count("snapshots", "taken")
         log.info(
             "snapshot taken",
             gallery=manifest.identity.gallery_id,
@@ -180,8 +184,11 @@ class KeepUp:
         assert index is not None
         try:
             for _ in range(STEPS):
+                before = len(index.view.parts)
                 if held.gone or not await self.upkeep.run_upkeep(index.upkeep):
                     return
+                sealed = len(index.view.parts) > before
+                self.watch.count("upkeep", "seal" if sealed else "merge")
                 self.catch_up.count(held)
         except SnapshotError:
             # Noted as the index's damage, which the next round repairs.

@@ -85,12 +85,20 @@ class LoadModel:
 
     Args:
         make: loads the networks.
+        behind: see `Analyse`.
     """
 
-    def __init__(self, find: FindPack, make: Callable[[PackFiles], Analyser], cpu: Cpu) -> None:
+    def __init__(
+        self,
+        find: FindPack,
+        make: Callable[[PackFiles], Analyser],
+        cpu: Cpu,
+        behind: Cpu | None = None,
+    ) -> None:
         self._find = find
         self._make = make
         self._cpu = cpu
+        self._behind = behind
         self._loaded: dict[int, Model] = {}
         self._lock = asyncio.Lock()
         self.own_no = find.own_no
@@ -110,7 +118,7 @@ class LoadModel:
                 analyser = await self._cpu.run_upkeep(partial(self._make, files))
                 log.info("model pack loaded", pack=files.pack.name)
                 self._loaded[number] = Model(
-                    number, files.pack, calibration, Analyse(analyser, self._cpu)
+                    number, files.pack, calibration, Analyse(analyser, self._cpu, self._behind)
                 )
         return self._loaded[number]
 

@@ -6,11 +6,14 @@ import base64
 import hashlib
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from oneton.domain.errors import NotFoundError
+from oneton.domain.errors import NotFoundError, SuspendedError
+from oneton.domain.model import Tenant, TenantId
 from oneton.images import ImageStore
+from oneton.records.trail import Trail
+from oneton.verbs.keep_picture import read_of
 
 LINK_LIFE_S = 3600
 _TAG_BYTES = 16
@@ -22,11 +25,14 @@ class MakeLinks:
 
     Args:
         secret: the same on every replica.
+        tenant_of: the tenant as it was a moment ago.
         base_url: where clients reach this server; None is where the request came to.
     """
 
     secret: bytes
     images: ImageStore
+    trail: Trail
+    tenant_of: Callable[[TenantId], Awaitable[Tenant]]
     base_url: str | None = None
     clock: Callable[[], float] = time.time
 
@@ -47,6 +53,7 @@ class MakeLinks:
 
         Raises:
             NotFoundError: it is no link of ours, its time is over, or the object is gone.
+            SuspendedError: its tenant is suspended.
             StoreDownError: try again.
         """
         try:
@@ -58,7 +65,13 @@ class MakeLinks:
             is_good = False
         if not is_good:
             raise NotFoundError("link", "it is over, or never was")
-        return await self.images.get(key)
+        tenant, act = read_of(key)
+        owner = await self.tenant_of(tenant)
+        if owner.suspended_at is not None or owner.deleted_at is not None:
+            raise SuspendedError
+        found = await self.images.get(key)
+        self.trail.note(tenant, act)
+        return found
 
     def _tag(self, said: bytes) -> bytes:
         return hmac.digest(self.secret, said, hashlib.sha256)[:_TAG_BYTES]

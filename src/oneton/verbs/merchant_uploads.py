@@ -85,7 +85,9 @@ class MerchantUploads:
         if int.from_bytes(said[32:]) <= self.clock():
             return Refusal.LINK_EXPIRED
         try:
-            tenant: TenantId = (await self.authenticate.check_key(key_id)).tenant_id
+            # A link is made from where the key may be used, and given to whoever has the picture.
+            key = await self.authenticate.check_key(key_id, from_anywhere=True)
+            tenant: TenantId = key.tenant_id
         except UnauthenticatedError:
             return Refusal.LINK_INVALID
         upload = await self.uploads.find(tenant, upload_id)

@@ -76,7 +76,7 @@ class MerchantUsers:
             target, _ = await self.keep_picture.read(tenant, target_id)
         except NotFoundError:
             return Refusal.TARGET_IMAGE_MISSING
-        found = await self.verify(Picture(source), Picture(target))
+        found = await self.verify(tenant, Picture(source), Picture(target))
         return found, found.score >= await self._threshold(tenant)
 
     async def source_of(self, tenant: TenantId, user_id: str) -> PictureId | None:

@@ -138,7 +138,7 @@ class RunFaceSessions:
         """
         tenant = principal.tenant_id
         image = await self.sessions.image(tenant, principal.key_id, picture_id, self.clock())
-        return await self.keep_picture.read(tenant, image.picture_id)
+        return await self.keep_picture.show(tenant, image.picture_id)
 
     async def purge(self, principal: Principal, name: UUID) -> None:
         """Erase a session, its photo, its result and the result's selfie.
@@ -178,7 +178,7 @@ class RunFaceSessions:
     ) -> _Compared:
         tenant = principal.tenant_id
         photo, content_type = await self.keep_picture.read(tenant, session.picture_id)
-        found = await self.verify.outcomes(Picture(photo, accepted=(content_type,)), selfie)
+        found = await self.verify.outcomes(tenant, Picture(photo, accepted=(content_type,)), selfie)
         # The selfie's error first, for the caller can send another one.
         for each in (found.target, found.source):
             if isinstance(each, ProbeError):

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from oneton.biometrics.calibration import Calibration
+from oneton.domain.audit import Act, Action
 from oneton.domain.model import (
     Analysis,
     Gallery,
@@ -23,6 +24,7 @@ from oneton.domain.screening import (
     ScreenedGallery,
     Screening,
 )
+from oneton.records.trail import Trail
 from oneton.verbs.analyse import Picture, Ranking
 from oneton.verbs.catch_up import CatchUp, Current
 from oneton.verbs.identify import NO_SCORE, Find
@@ -86,6 +88,7 @@ class Screen:
     load_model: LoadModel
     catch_up: CatchUp
     find: Find
+    trail: Trail
 
     async def __call__(
         self,
@@ -123,11 +126,13 @@ class Screen:
         structlog.contextvars.bind_contextvars(
             threshold=round(asked[0].threshold, 2), model_pack=asked[0].model.pack.name
         )
+        candidates = tuple(
+            _screened(rank, score, details, of_gallery)
+            for rank, (score, details, of_gallery) in enumerate(shown, start=1)
+        )
+        self.trail.note(tenant, _act(gallery_ids, candidates))
         return Screening(
-            candidates=tuple(
-                _screened(rank, score, details, of_gallery)
-                for rank, (score, details, of_gallery) in enumerate(shown, start=1)
-            ),
+            candidates=candidates,
             total=len(found),
             galleries=tuple(_gallery(each) for each in asked),
             analysis=asked[0].analysis,
@@ -186,6 +191,14 @@ class Screen:
             ranking = await self.find.search(
                 asked.current, embedding, min(MOST, looked_at * _WIDER)
             )
+
+
+def _act(gallery_ids: Sequence[GalleryId], candidates: Sequence[ScreenedFace]) -> Act:
+    matches = tuple(each.face.face_id for each in candidates if each.is_match)
+    details = {"candidates": len(candidates)}
+    if len(gallery_ids) == 1:
+        return Act(Action.SEARCH, matches, gallery_ids[0], details)
+    return Act(Action.SEARCH, matches, details={**details, "galleries": gallery_ids})
 
 
 def _judged(current: Current, terms: Terms) -> Gallery:

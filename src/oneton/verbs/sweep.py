@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
@@ -22,12 +23,14 @@ from oneton.domain.model import (
     image_key,
 )
 from oneton.domain.requests import PICTURES, PictureId
+from oneton.domain.watching import NO_WATCH, Watch
 from oneton.images import ImageStore
 from oneton.records.faces import Faces
 from oneton.records.galleries import DELETE_GALLERY, Galleries
 from oneton.records.jobs_of_tenants import JobsOfTenants
 from oneton.records.requests import Pictures
 from oneton.records.tenants import Tenants
+from oneton.verbs.watch_clock import WatchClock
 
 log = structlog.get_logger()
 
@@ -47,6 +50,7 @@ class SweepReport(msgspec.Struct):
         foreign: objects with a key that oneton never makes, or of a tenant that this database
             does not know; they are left alone, for the store may be another database's.
         missing: keys that rows name and the store does not have.
+        doubt: why ages were not believed, so that nothing was deleted.
     """
 
     objects: int = 0
@@ -57,6 +61,21 @@ class SweepReport(msgspec.Struct):
     doomed: int = 0
     foreign: int = 0
     missing: list[str] = msgspec.field(default_factory=list)
+    doubt: str | None = None
+
+    def tell(self, watch: Watch) -> None:
+        """Tell what was found."""
+        watch.count("sweeps", "done")
+        watch.level("swept_at", time.time())
+        found = {
+            "leftover": len(self.leftovers) - self.deleted,
+            "deleted": self.deleted,
+            "spared": self.spared,
+            "foreign": self.foreign,
+            "missing": len(self.missing),
+        }
+        for finding, objects in found.items():
+            watch.level("swept", objects, finding)
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -85,6 +104,8 @@ class Sweep:
     pictures: Pictures
     jobs: JobsOfTenants
     images: ImageStore
+    clock: WatchClock = field(default_factory=WatchClock, kw_only=True)
+    watch: Watch = field(default=NO_WATCH, kw_only=True)
 
     async def __call__(
         self, grace: timedelta, *, delete: bool = True, at_most: int | None = None
@@ -97,7 +118,7 @@ class Sweep:
             at_most: delete nothing when more than this and a tenth of all objects is left over,
                 for then the rows are rather the ones that are lost.
         """
-        report = SweepReport()
+        report = SweepReport(doubt=await self.clock.doubt(grace.total_seconds()))
         tenants = {tenant.tenant_id for tenant in await self.tenants.list()}
         # First, or a job that ends meanwhile would be missed with its last objects listed.
         doomed = await self._doomed()
@@ -120,6 +141,8 @@ class Sweep:
                 await judge(stored)
         if at_most is not None and len(report.leftovers) > max(at_most, report.objects // 10):
             log.error("too many leftovers to delete unasked", leftovers=len(report.leftovers))
+        elif delete and report.doubt is not None:
+            log.warning("nothing is swept", why=report.doubt, leftovers=len(report.leftovers))
         elif delete:
             for key in report.leftovers:
                 await self.images.delete(key)
@@ -208,7 +231,8 @@ class Sweep:
             # Its job deletes it. One that is a leftover indeed is so after the job, too.
             report.doomed += 1
             return
-        if stored.modified_at > too_young:
+        # The store and whoever made the key have clocks of their own.
+        if max(stored.modified_at, _made_at(parts["id"])) > too_young:
             report.spared += 1
             return
         tenant, gallery = TenantId(UUID(parts["tenant"])), GalleryId(parts["gallery"])
@@ -216,3 +240,9 @@ class Sweep:
             report.spared += 1
             return
         report.leftovers.append(stored.key)
+
+
+def _made_at(name: str) -> datetime:
+    """When an id was made, as a UUIDv7 says; of any other long ago."""
+    made = UUID(name)
+    return datetime.fromtimestamp((made.int >> 80) / 1000 if made.version == 7 else 0, UTC)

@@ -9,8 +9,10 @@ import msgspec
 import numpy as np
 
 from oneton.biometrics.calibration import match_level
+from oneton.domain.audit import Act, Action
 from oneton.domain.errors import ProbeError
-from oneton.domain.model import Analysis, Cosine, Verification
+from oneton.domain.model import Analysis, Cosine, TenantId, Verification
+from oneton.records.trail import Trail
 from oneton.verbs.analyse import Picture
 from oneton.verbs.load_model import LoadModel, Model
 
@@ -32,8 +34,9 @@ class Verify:
     """Keeps nothing of either picture; compares under the pack that settings name."""
 
     load_model: LoadModel
+    trail: Trail
 
-    async def __call__(self, source: Picture, target: Picture) -> Verification:
+    async def __call__(self, tenant: TenantId, source: Picture, target: Picture) -> Verification:
         """Score the largest faces of two pictures.
 
         Raises:
@@ -47,6 +50,7 @@ class Verify:
         finally:
             for task in both:
                 task.cancel()
+        self.trail.note(tenant, _MATCHED)
         return _verification(model, first, second)
 
     async def analyse(self, picture: Picture) -> Analysis:
@@ -59,7 +63,7 @@ class Verify:
         model = await self.load_model(self.load_model.own_no)
         return await model.analyse(picture)
 
-    async def outcomes(self, source: Picture, target: Picture) -> Comparison:
+    async def outcomes(self, tenant: TenantId, source: Picture, target: Picture) -> Comparison:
         """The same, and with a picture that cannot be used say which it is.
 
         Raises:
@@ -77,7 +81,11 @@ class Verify:
         assert isinstance(second, Analysis | ProbeError)
         if isinstance(first, ProbeError) or isinstance(second, ProbeError):
             return Comparison(first, second, None)
+        self.trail.note(tenant, _MATCHED)
         return Comparison(first, second, _verification(model, first, second))
+
+
+_MATCHED = Act(Action.MATCH)
 
 
 def _verification(model: Model, source: Analysis, target: Analysis) -> Verification:

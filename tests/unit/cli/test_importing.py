@@ -1,35 +1,169 @@
-"""An import whose parts fail."""
+"""An import's stages and its journal, without faces."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 
-from oneton.cli.importing import Import, Item
-from oneton.domain.errors import StoreDownError
-from oneton.domain.model import DEFAULT_GALLERY, TenantId
+from oneton.cli.import_journal import Journal, Task
+from oneton.domain.errors import NoFaceError, QuotaError, SettingError, StoreDownError
+from oneton.domain.model import DEFAULT_GALLERY, Enrolment, FaceId, TenantId
+from oneton.sources import Item, ItemError, Note
+from oneton.verbs.analyse import Picture
+from oneton.verbs.import_faces import ImportFaces, Wanted
+from oneton.verbs.import_lines import Came, Line
 
-pytestmark = pytest.mark.anyio
+TENANT = TenantId(uuid4())
+WANTED = Wanted(max_bytes=100, at_once=3)
+TASK = Task("photos", TENANT, 1, if_missing=True, dry_run=False)
 
 
 class FakeEnroll:
-    """An enrolment whose Postgres is away."""
+    """Enrolls without faces: a photo's bytes are what comes of it.
 
-    async def enrolled_before(self, *_arguments: object) -> None:
-        raise StoreDownError("Postgres is away")
+    Attributes:
+        room: how many are added until the quota ends.
+    """
+
+    def __init__(self, room: int = 1000) -> None:
+        self.room = room
+        self.galleries = self.faces = self
+
+    async def read(self, *_: object) -> str:
+        return "a gallery"
+
+    async def enrolled_with_each(self, *arguments: Any) -> dict[str, UUID]:
+        return {key: uuid4() for key in arguments[2] if "known" in key}
+
+    async def embed(
+        self, _tenant: object, _gallery: object, picture: Picture, **_: object
+    ) -> bytes:
+        # Those that come first are ready last.
+        await asyncio.sleep(0.01 if picture.data == b"slow" else 0)
+        if picture.data == b"away":
+            raise StoreDownError("Postgres is away")
+        if picture.data == b"nobody":
+            raise NoFaceError
+        return picture.data
+
+    async def __call__(
+        self, _tenant: object, _gallery: object, batch: Sequence[bytes], **_: object
+    ) -> list[Enrolment | QuotaError]:
+        outcomes: list[Enrolment | QuotaError] = []
+        for _photo in batch:
+            self.room -= 1
+            added = Enrolment(FaceId(uuid4()), added=True, score=None, faces=())
+            outcomes.append(added if self.room >= 0 else QuotaError("no more faces"))
+        return outcomes
 
 
-async def test_a_part_that_is_away_ends_an_import_with_its_own_error(tmp_path: Path) -> None:
-    photo = tmp_path / "photo.jpg"
-    photo.write_bytes(b"photo")
-    bulk = Import(
-        FakeEnroll(),  # type: ignore[arg-type]
-        TenantId(uuid4()),
-        DEFAULT_GALLERY,
-        if_missing=False,
-        rotate=False,
-    )
+def item(name: str, data: bytes = b"photo") -> Item:
+    return Item(name, lambda _limit: data, len(data), "stamp")
+
+
+async def run_import(items: list[Item], enroll: FakeEnroll | None = None) -> list[Line]:
+    lines: list[Line] = []
+
+    async def done(some: list[Line]) -> None:
+        lines.extend(some)
+
+    verb = ImportFaces(enroll or FakeEnroll())  # type: ignore[arg-type]
+    try:
+        await verb(TENANT, DEFAULT_GALLERY, iter(items), WANTED, done)
+    except QuotaError:
+        lines.append(Line("the quota", Came.REFUSED))
+    return lines
+
+
+@pytest.mark.anyio
+async def test_lines_come_in_the_order_of_the_items() -> None:
+    names = [f"{number:03}" for number in range(100)]
+    items = [item(name, b"slow" if name.endswith("0") else b"photo") for name in names]
+    lines = await run_import(items)
+    assert [line.file for line in lines] == names
+
+
+@pytest.mark.anyio
+async def test_each_item_has_its_own_error_and_the_others_go_on() -> None:
+    def unreadable(_limit: int) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    bad = Note(problem=ItemError("BadRow", "line 3"))
+    items = [
+        item("a"),
+        item("b", b"nobody"),
+        Item("c", unreadable),
+        Item("d", partial(pytest.fail, "it was read"), note=bad),
+        item("known"),
+        item("e"),
+    ]
+    lines = await run_import(items)
+    assert [(line.file, line.outcome, line.reason) for line in lines] == [
+        ("a", Came.ADDED, ""),
+        ("b", Came.REFUSED, "NoFace"),
+        ("c", Came.REFUSED, "Permission"),
+        ("d", Came.REFUSED, "BadRow"),
+        ("known", Came.EXISTS, "Imported"),
+        ("e", Came.ADDED, ""),
+    ]
+
+
+@pytest.mark.anyio
+async def test_a_part_that_is_away_ends_an_import_with_its_own_error() -> None:
     with pytest.raises(StoreDownError, match="away"):
-        await bulk.run([Item(photo, f"{number}") for number in range(5)], callers=3)
+        await run_import([*(item(f"{number}") for number in range(70)), item("x", b"away")])
+
+
+@pytest.mark.anyio
+async def test_a_quota_ends_an_import_after_what_still_fits_is_told() -> None:
+    lines = await run_import([item(f"{number:02}") for number in range(50)], FakeEnroll(room=40))
+    assert [line.file for line in lines] == [*(f"{number:02}" for number in range(40)), "the quota"]
+
+
+def line(name: str, **changes: object) -> Line:
+    return msgspec.structs.replace(
+        Line(name, Came.ADDED, FaceId(UUID(int=1)), stamp="stamp"), **changes
+    )
+
+
+def test_a_journal_that_was_cut_short_goes_on_after_its_last_whole_line(tmp_path: Path) -> None:
+    report = tmp_path / "report.csv"
+    journal = Journal(report, TASK)
+    journal.append([line("a"), line("b", stamp="old")])
+    journal.close()
+    partial_path = tmp_path / "report.csv.partial"
+    partial_path.write_bytes(partial_path.read_bytes() + b'{"file":"c","out')
+    journal = Journal(report, TASK)
+    assert [journal.has(item(name)) for name in "abc"] == [True, False, False]
+    journal.append([line("b"), line("c", outcome=Came.REFUSED, reason="NoFace")])
+    journal.finish()
+    journal.close()
+    assert [row.split(",")[:2] for row in report.read_text().splitlines()] == [
+        ["file", "outcome"],
+        ["a", "added"],
+        ["b", "added"],
+        ["c", "refused"],
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["report.csv"]
+
+
+def test_a_journal_of_another_import_or_one_at_work_is_left_alone(tmp_path: Path) -> None:
+    report = tmp_path / "report.csv"
+    journal = Journal(report, TASK)
+    with pytest.raises(SettingError, match="another import is at work"):
+        Journal(report, TASK)
+    journal.append([line("a")])
+    journal.close()
+    other = msgspec.structs.replace(TASK, source="elsewhere")
+    with pytest.raises(SettingError, match="of another import"):
+        Journal(report, other)
+    journal = Journal(report, other, restart=True)
+    assert not journal.has(item("a"))
+    journal.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from oneton.edge.metadata import METADATA_LIMIT_BYTES, InvalidMetadataError, checked_metadata
+from oneton.domain.metadata import METADATA_LIMIT_BYTES, InvalidMetadataError, checked_metadata
 
 KEPT = {
     "an object": b'{"flow": "login", "n": [1, 2.50, null]}',

@@ -51,3 +51,29 @@ async def test_an_error_gives_the_place_back() -> None:
         with pytest.raises(ZeroDivisionError):
             await cpu.run(lambda: 1 / 0)
     assert await cpu.run(lambda: 7) == 7
+
+
+async def test_what_runs_waits_and_is_refused_is_counted() -> None:
+    cpu = Cpu(threads=1, queue_limit=1)
+    release, runs = threading.Event(), threading.Event()
+
+    def work() -> None:
+        runs.set()
+        release.wait()
+
+    first = asyncio.create_task(cpu.run(work))
+    await asyncio.to_thread(runs.wait)
+    second = asyncio.create_task(cpu.run(work))
+    await asyncio.sleep(0)
+    assert (cpu.running, cpu.waiting, cpu.refused) == (1, 1, 0)
+    with pytest.raises(BusyError):
+        await cpu.run(work)
+    assert cpu.refused == 1
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert (cpu.running, cpu.waiting) == (1, 0)
+    release.set()
+    await first
+    assert (cpu.running, cpu.waiting) == (0, 0)
+    cpu.close()

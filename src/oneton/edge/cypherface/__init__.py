@@ -43,7 +43,7 @@ _JSON_LIMIT_BYTES = 64 * 1024
 
 def make_router(platform: Platform) -> Router:
     """The dialect's routes."""
-    guard = make_guard(by_merchant_token(platform.merchants), platform.cpu)
+    guard = make_guard(by_merchant_token(platform.merchants), platform, "cypherface")
     limit = platform.settings.cypherface_calls_a_minute
     guards = [make_limited_guard(guard, platform.limit_rate, "cypherface", limit)]
 

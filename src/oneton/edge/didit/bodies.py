@@ -12,9 +12,9 @@ from litestar import Request
 from litestar.openapi import ResponseSpec
 
 from oneton.domain import errors
+from oneton.domain.metadata import InvalidMetadataError, checked_metadata
 from oneton.edge.didit.calls import Caller
 from oneton.edge.didit.refusals import FieldError, PlainError
-from oneton.edge.metadata import InvalidMetadataError, checked_metadata
 from oneton.edge.pictures import InvalidBase64Error, decode_base64
 from oneton.verbs.analyse import Picture
 

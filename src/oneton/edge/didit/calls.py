@@ -9,6 +9,7 @@ import msgspec
 from litestar import Request
 from litestar.handlers.base import BaseRouteHandler
 
+from oneton.domain.model import Permission
 from oneton.edge.guards import Connection, by_header, make_guard
 from oneton.edge.platform import Platform
 from oneton.verbs.authenticate import Principal
@@ -30,8 +31,9 @@ class Caller(msgspec.Struct, frozen=True):
     origin: str
 
     def link(self, key: str | None) -> str | None:
-        """A link to an object that is good for an hour."""
-        return self.verbs.make_links(key, self.origin)
+        """A link to an object that is good for an hour; None to a key that may not read."""
+        may_read = Permission.READ in self.principal.permissions
+        return self.verbs.make_links(key, self.origin) if may_read else None
 
 
 def make_caller(platform: Platform, request: Request[Any, Any, Any]) -> Caller:
@@ -43,7 +45,7 @@ def make_limited_guard(
     platform: Platform,
 ) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
     """The guard of every call: the key, then how often it called in the last minute."""
-    admit = make_guard(by_header(platform.authenticate, "x-api-key"), platform.cpu)
+    admit = make_guard(by_header(platform.authenticate, "x-api-key"), platform, DIALECT)
 
     async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
         await admit(connection, handler)

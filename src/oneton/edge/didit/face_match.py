@@ -58,7 +58,7 @@ async def match_faces(
         return _sandbox_reply(common)
     tenant = await caller.verbs.spend_credit.recent(caller.principal.tenant_id)
     async with caller.verbs.spend_credit(tenant):
-        compared = await caller.verbs.verify.outcomes(user, ref)
+        compared = await caller.verbs.verify.outcomes(caller.principal.tenant_id, user, ref)
         analyses = _analysis(USER_IMAGE, compared.source), _analysis(REF_IMAGE, compared.target)
         score, warnings = _judge(compared, threshold)
         state = declined_by(warnings)

@@ -13,9 +13,9 @@ from litestar.exceptions import ClientException, HTTPException
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 
+from oneton.domain.metadata import InvalidMetadataError, checked_metadata
 from oneton.domain.model import Score
 from oneton.edge.didit.refusals import FieldError
-from oneton.edge.metadata import InvalidMetadataError, checked_metadata
 from oneton.verbs.analyse import Picture
 
 MULTIPART = "multipart/form-data"

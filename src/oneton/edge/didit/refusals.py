@@ -48,14 +48,21 @@ ERRORS: dict[type[errors.OnetonError], int] = {
     errors.BadTextError: 400,
     errors.UnauthenticatedError: 403,
     errors.ForbiddenError: 403,
+    errors.ExpiredKeyError: 403,
+    errors.ElsewhereError: 403,
+    errors.SuspendedError: 403,
+    errors.KeyDestroyedError: 403,
+    errors.QuotaError: 403,
     errors.OutOfCreditError: 403,
     errors.DeniedError: 403,
     errors.RateLimitedError: 429,
+    errors.DayQuotaError: 429,
     errors.BusyError: 503,
     errors.IndexLoadingError: 503,
     errors.SnapshotError: 503,
     errors.StoreDownError: 503,
     errors.UnavailableError: 503,
+    errors.SealBrokenError: 500,
     errors.OnetonError: 500,
 }
 """Status of every error; a class not named here has its parent's."""
@@ -116,6 +123,8 @@ def _reply_denied(
 ) -> Response[dict[str, Any]]:
     if isinstance(error, errors.OutOfCreditError):
         return _detail(status, "You do not have enough credits.")
+    if isinstance(error, errors.QuotaError):
+        return _detail(status, "Your application has as many faces as it may.")
     # That a key is wrong, not that there is none, is what the newer keys' 401 says.
     strict = request.app.state.get("didit_401", False) and request.headers.get("x-api-key")
     if strict and isinstance(error, errors.UnauthenticatedError):

@@ -20,7 +20,7 @@ PREFIXES = ("/api/v1/face/verify", "/api/v1/face/liveness", "/api/v1/id-verifica
 def make_router(platform: Platform) -> Router:
     """The dialect's routes."""
     settings = platform.settings
-    guard = make_guard(by_basic(platform.authenticate), platform.cpu)
+    guard = make_guard(by_basic(platform.authenticate), platform, "face_verify")
     limit = settings.face_verify_calls_a_minute
 
     def provide_caller() -> Caller:

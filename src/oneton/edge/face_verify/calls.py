@@ -100,7 +100,7 @@ async def verify_faces(
     reference = _picture("REFERENCE", image_of(asked.reference))
     if not probe.data:
         raise PictureError("PROBE", errors.BadImageError("there is none"))
-    found = await caller.verbs.verify.outcomes(probe, reference)
+    found = await caller.verbs.verify.outcomes(request.state.principal.tenant_id, probe, reference)
     sides = (("PROBE", found.source), ("REFERENCE", found.target))
     for name, side in sides:
         if isinstance(side, errors.ProbeError) and not isinstance(side, errors.NoFaceError):

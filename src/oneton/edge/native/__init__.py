@@ -9,7 +9,17 @@ from litestar.di import Provide
 from litestar.types import ASGIApp
 
 from oneton.edge.guards import by_token_or_secret, make_guard
-from oneton.edge.native import faces, galleries, identify, jobs, reindex_runs, requests, verify
+from oneton.edge.native import (
+    audit,
+    faces,
+    galleries,
+    identify,
+    jobs,
+    reindex_runs,
+    requests,
+    usage,
+    verify,
+)
 from oneton.edge.native.bodies import BODY_LIMIT_BYTES
 from oneton.edge.native.callers import Caller, guard_sandbox
 from oneton.edge.native.problems import reply_problem
@@ -40,6 +50,8 @@ HANDLERS = (
     jobs.show_job,
     reindex_runs.list_reindex_runs,
     reindex_runs.show_reindex_run,
+    audit.list_audit,
+    usage.show_usage,
 )
 
 
@@ -57,7 +69,7 @@ def make_router(verbs: Platform) -> Router:
     return Router(
         "/v1",
         route_handlers=HANDLERS,
-        guards=[make_guard(check, verbs.cpu), guard_sandbox],
+        guards=[make_guard(check, verbs, "native"), guard_sandbox],
         middleware=[answer_repeats],
         dependencies={"caller": Provide(provide_caller, sync_to_thread=False)},
         exception_handlers={Exception: reply_problem},

@@ -212,8 +212,9 @@ def _candidate(each: ScreenedFace, *, explain: bool) -> Candidate:
 def _linked(
     caller: Caller, came_to: str, answer: Identified, found: Screening
 ) -> Iterable[Candidate]:
+    may_read = Permission.READ in caller.principal.permissions
     for candidate, each in zip(answer.candidates, found.candidates, strict=True):
-        url = caller.verbs.make_links(each.face.image_key, came_to)
+        url = caller.verbs.make_links(each.face.image_key, came_to) if may_read else None
         yield msgspec.structs.replace(candidate, image_url=url)
 
 

@@ -65,7 +65,7 @@ class ReindexRuns(msgspec.Struct, frozen=True):
     operation_id="listReindexRuns",
     summary="List re-embedding runs",
     responses=refusals(),
-    permissions=(Permission.SEARCH,),
+    permissions=(Permission.READ,),
 )
 async def list_reindex_runs(caller: NamedDependency[Caller]) -> ReindexRuns:
     """List the runs that re-embed galleries of yours under another model pack, newest first."""
@@ -77,7 +77,7 @@ async def list_reindex_runs(caller: NamedDependency[Caller]) -> ReindexRuns:
     operation_id="showReindexRun",
     summary="Show a re-embedding run",
     responses=refusals(404),
-    permissions=(Permission.SEARCH,),
+    permissions=(Permission.READ,),
 )
 async def show_reindex_run(run_id: FromPath[UUID], caller: NamedDependency[Caller]) -> ReindexRun:
     """Show one run; 404 when no gallery of yours is in it."""

@@ -95,7 +95,9 @@ async def verify_faces(
     """
     asked = await read_body(request, Comparison, images=("source", "target"))
     metadata = kept_metadata(asked.metadata)
-    outcomes = await caller.verbs.verify.outcomes(picture(asked.source), picture(asked.target))
+    outcomes = await caller.verbs.verify.outcomes(
+        caller.tenant, picture(asked.source), picture(asked.target)
+    )
     found = outcomes.verification
     if found is None:
         both = {"source": outcomes.source, "target": outcomes.target}

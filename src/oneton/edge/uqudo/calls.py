@@ -39,7 +39,7 @@ def make_limited_guard(
     platform: Platform,
 ) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
     """The guard of every call: the token, then how often its key called, where that is limited."""
-    admit = make_guard(by_token(platform.authenticate), platform.cpu)
+    admit = make_guard(by_token(platform.authenticate), platform, "uqudo")
     limit = platform.settings.uqudo_calls_a_minute
 
     async def guard(connection: Connection, handler: BaseRouteHandler) -> None:

@@ -80,7 +80,9 @@ async def match_faces(
         minimum = asked.minimum_match_level
     if not 1 <= minimum <= 5:
         raise BadRequestError("INVALID_MATCH_LEVEL", "minimumMatchLevel must be 1 to 5")
-    found = await caller.verbs.verify(as_picture(source), as_picture(target))
+    found = await caller.verbs.verify(
+        caller.principal.tenant_id, as_picture(source), as_picture(target)
+    )
     return MatchReply(match=found.match_level >= minimum, match_level=found.match_level)
 
 

@@ -11,6 +11,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, HeaderParameter
 
 from oneton.domain import errors
+from oneton.domain.model import Permission
 from oneton.domain.requests import PictureId
 from oneton.edge.uqudo.calls import BEARER, Caller
 from oneton.edge.uqudo.refusals import BadRequestError, refusals
@@ -32,7 +33,7 @@ _PRIVATE = {"Cache-Control": "private, no-store"}
     security=BEARER,
     responses=_JWT_REPLY | refusals(400, 404, 500, 503),
     tags=["uqudo"],
-    permissions=(),
+    permissions=(Permission.MATCH,),
 )
 async def show_result(
     session_id: FromPath[str], caller: NamedDependency[Caller]
@@ -51,7 +52,7 @@ async def show_result(
     security=BEARER,
     responses=_JWT_REPLY | refusals(400, 404, 500, 503),
     tags=["uqudo"],
-    permissions=(),
+    permissions=(Permission.MATCH,),
 )
 async def show_result_by_header(
     caller: NamedDependency[Caller],
@@ -71,7 +72,7 @@ async def show_result_by_header(
     responses=refusals(400, 404, 500, 503),
     status_code=204,
     tags=["uqudo"],
-    permissions=(),
+    permissions=(Permission.ERASE,),
 )
 async def purge_session(session_id: FromPath[str], caller: NamedDependency[Caller]) -> None:
     """Erase a session, its photo, its result and the result's selfie before their time."""
@@ -90,7 +91,7 @@ async def purge_session(session_id: FromPath[str], caller: NamedDependency[Calle
     }
     | refusals(404, 500, 503),
     tags=["uqudo"],
-    permissions=(),
+    permissions=(Permission.READ,),
 )
 async def show_image(image_id: FromPath[str], caller: NamedDependency[Caller]) -> Response[bytes]:
     """Show the selfie that a result names as `auditTrailImageId`, for half an hour."""

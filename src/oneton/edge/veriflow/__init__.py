@@ -10,7 +10,7 @@ from litestar.di import Provide
 from oneton.edge.guards import by_token_or_secret, make_guard
 from oneton.edge.platform import Platform
 from oneton.edge.veriflow.absent import make_refusers
-from oneton.edge.veriflow.calls import Caller, make_caller
+from oneton.edge.veriflow.calls import DIALECT, Caller, make_caller
 from oneton.edge.veriflow.refusals import BODY_LIMIT_BYTES, reply_error
 from oneton.edge.veriflow.requests import (
     create_request,
@@ -48,7 +48,7 @@ def make_router(platform: Platform) -> Router:
             Router(
                 "/",
                 route_handlers=[*HANDLERS, *make_refusers()],
-                guards=[make_guard(by_token_or_secret(platform.authenticate), platform.cpu)],
+                guards=[make_guard(by_token_or_secret(platform.authenticate), platform, DIALECT)],
                 dependencies={"caller": Provide(provide_caller, sync_to_thread=False)},
             ),
         ],

@@ -12,8 +12,8 @@ from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Sche
 from litestar.openapi.spec.enums import OpenAPIType
 
 from oneton.domain import errors
-from oneton.domain.model import Tenant, TenantId
-from oneton.edge.metadata import InvalidMetadataError, checked_metadata
+from oneton.domain.metadata import InvalidMetadataError, checked_metadata
+from oneton.domain.model import Permission, Tenant, TenantId
 from oneton.edge.pictures import InvalidBase64Error, decode_base64
 from oneton.edge.platform import Platform
 from oneton.edge.veriflow.refusals import InvalidError, PictureError, plainly
@@ -51,8 +51,9 @@ class Caller(msgspec.Struct, frozen=True):
         return (self.verbs.settings.public_url or self.origin).rstrip("/")
 
     def link(self, key: str | None) -> str | None:
-        """A link to an object that is good for an hour."""
-        return self.verbs.make_links(key, self.origin)
+        """A link to an object that is good for an hour; None to a key that may not read."""
+        may_read = Permission.READ in self.principal.permissions
+        return self.verbs.make_links(key, self.origin) if may_read else None
 
     async def tenant(self) -> Tenant:
         """The tenant and its options, as they were a second ago at most."""

@@ -130,7 +130,7 @@ async def create_request(
     security=SECURITY,
     responses=refusals(400, 404, 413),
     operation_class=documented(["status"], status=one_of("approved", "declined"), comment=TEXT),
-    permissions=(Permission.INSERT,),
+    permissions=(Permission.ADMIN,),
 )
 async def review_request(
     request: Request[Any, Any, Any],

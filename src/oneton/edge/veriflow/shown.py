@@ -184,7 +184,7 @@ async def _repeated(caller: Caller, saved: SavedRequest) -> dict[str, str | None
     repeated: dict[str, str | None] = {}
     for each in saved.pictures:
         try:
-            data, _ = await caller.verbs.keep_picture.read(caller.tenant_id, each.picture_id)
+            data, _ = await caller.verbs.keep_picture.show(caller.tenant_id, each.picture_id)
         except errors.NotFoundError:
             continue
         repeated[each.name] = (before.get(each.name) or "") + base64.b64encode(data).decode()

@@ -105,7 +105,7 @@ async def match_two(
         USER_IMAGE: read_picture("userImage", asked.user_image, rotate=asked.rotate_image),
         REF_IMAGE: read_picture("refImage", asked.ref_image, rotate=asked.rotate_image),
     }
-    found = await caller.verbs.verify.outcomes(*pictures.values())
+    found = await caller.verbs.verify.outcomes(caller.tenant_id, *pictures.values())
     threshold = asked.face_match_score_decline_threshold
     state, result = _compared(found, float(threshold))
     outcome = Outcome(
