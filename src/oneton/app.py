@@ -143,6 +143,7 @@ class Verbs:
     load_model: LoadModel
     sweep: Sweep
     tidy: Tidy
+    enrolling: Cpu
 
 
 @asynccontextmanager
@@ -173,7 +174,7 @@ async def open_verbs(
             indexes.keep_up.ask,
             indexes.catch_up.hear_closed,
         )
-        verbs = _wire(settings, parts, load_model, indexes, signing)
+        verbs = _wire(settings, parts, load_model, indexes, signing, behind)
         count_usage = verbs.platform.count_usage
         following = [asyncio.create_task(each.run()) for each in (news, count_usage)]
         try:
@@ -193,6 +194,7 @@ def _wire(
     load_model: LoadModel,
     indexes: Indexes,
     signing: dict[str, bytes],
+    enrolling: Cpu,
 ) -> Verbs:
     cpu, catch_up = indexes.cpu, indexes.catch_up
     find = Find(catch_up, cpu, parts.faces)
@@ -246,7 +248,7 @@ def _wire(
             spend_credit.recent,
             settings.public_url,
         ),
-        answer_once=AnswerOnce(Idempotency(parts.database)),
+        answer_once=AnswerOnce(Idempotency(parts.database), parts.trail),
         limit_rate=LimitRate(Rates(parts.database)),
         spend_credit=spend_credit,
         merchants=_make_merchants(
@@ -268,6 +270,7 @@ def _wire(
         load_model=load_model,
         sweep=make_sweep(parts),
         tidy=make_tidy(parts),
+        enrolling=enrolling,
     )
 
 

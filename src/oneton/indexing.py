@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from oneton.domain.model import Gallery, TenantId
 from oneton.domain.watching import NO_WATCH, Watch
+from oneton.images.scratch import FOLDER, delete_scratch
 from oneton.index.merging import Policy
 from oneton.index.scan import ScanThreads
 from oneton.index.store import IndexStore, is_held
@@ -45,6 +46,7 @@ class Indexes:
     catch_up: CatchUp
     keep_up: KeepUp
     upkeep: Cpu
+    follow: Cpu
 
 
 @asynccontextmanager
@@ -59,6 +61,7 @@ async def open_indexes(
     """
     packs = await open_find_pack(settings, parts)
     cpu = Cpu(settings.cpu_threads, settings.queue_limit)
+    follow = Cpu(1, 0, name="follow")
     upkeep = Cpu(1, 0, name="upkeep", nice=UPKEEP_NICE)
     threads = ScanThreads(settings.cpu_threads)
     store = await anyio.to_thread.run_sync(partial(_open_store, settings, threads, parts.watch))
@@ -72,6 +75,7 @@ async def open_indexes(
         parts.model_packs,
         load_within_s=load_within_s,
         copies=copies,
+        follow=follow,
     )
     keep_up = KeepUp(
         catch_up,
@@ -90,7 +94,7 @@ async def open_indexes(
     if load_within_s is not None:
         behind.append(asyncio.create_task(keep_up.warm()))
     try:
-        yield Indexes(packs, cpu, catch_up, keep_up, upkeep)
+        yield Indexes(packs, cpu, catch_up, keep_up, upkeep, follow)
     finally:
         with anyio.CancelScope(shield=True):
             for task in behind:
@@ -101,6 +105,7 @@ async def open_indexes(
                 await copies.close()
             await keep_up.close()
             cpu.close()
+            follow.close()
             upkeep.close()
             threads.close()
             store.close()
@@ -117,6 +122,7 @@ async def forget_indexes(settings: Settings, tenant: TenantId) -> int:
 
 def _forget_indexes(settings: Settings, tenant: TenantId) -> int:
     root, until_s = settings.index_dir, monotonic() + FORGET_WITHIN_S
+    delete_scratch(root / FOLDER, tenant)
     pattern = f"**/*.{tenant}"
     while left := len(list(root.glob(pattern))):
         if not is_held(root):

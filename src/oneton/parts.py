@@ -29,6 +29,7 @@ from oneton.records.face_expiries import FaceExpiries
 from oneton.records.face_sessions import FaceSessions
 from oneton.records.faces import Faces
 from oneton.records.galleries import Galleries
+from oneton.records.idempotency import Idempotency
 from oneton.records.jobs_of_tenants import JobsOfTenants
 from oneton.records.locks import Locks
 from oneton.records.merchants import MerchantUsers
@@ -269,11 +270,20 @@ def make_manage_encryption(settings: Settings, parts: Parts) -> ManageEncryption
 
 def make_seal_anew(settings: Settings, parts: Parts, locks: Locks) -> SealAnew | None:
     """What workers do where encryption is on."""
+    from oneton.images.scratch import FOLDER  # noqa: PLC0415
     from oneton.verbs.seal_anew import SealAnew  # noqa: PLC0415
 
     if (on := parts.sealing) is None:
         return None
-    return SealAnew(on.encryption, on.keys, on.store, locks, settings.index_dir / ".sealing")
+    return SealAnew(
+        on.encryption,
+        on.keys,
+        on.store,
+        locks,
+        settings.index_dir / FOLDER,
+        grace_s=settings.sweep_grace_s,
+        clock=WatchClock(PostgresClock(parts.database)),
+    )
 
 
 def make_rotate_signing(parts: Parts) -> RotateSigning:
@@ -455,7 +465,13 @@ async def open_deliver_webhooks(settings: Settings, parts: Parts) -> AsyncIterat
 
 def make_purge(parts: Parts) -> Purge:
     """What `oneton purge` uses; needs no model in memory."""
-    return Purge(parts.galleries, parts.faces, parts.images, Reindexing(parts.database))
+    return Purge(
+        parts.galleries,
+        parts.faces,
+        parts.images,
+        Reindexing(parts.database),
+        Idempotency(parts.database),
+    )
 
 
 def make_forget_request(parts: Parts) -> ForgetRequest:
@@ -475,7 +491,7 @@ def make_find_subject(parts: Parts) -> FindSubject:
     from oneton.records.subjects import Subjects  # noqa: PLC0415
     from oneton.verbs.find_subject import FindSubject  # noqa: PLC0415
 
-    return FindSubject(Subjects(parts.database), Audit(parts.database))
+    return FindSubject(Subjects(parts.database), Audit(parts.database), Idempotency(parts.database))
 
 
 def make_export_subject(parts: Parts) -> ExportSubject:
@@ -499,6 +515,7 @@ def make_purge_subject(parts: Parts) -> PurgeSubject:
         VendorUsers(parts.database),
         FaceExpiries(parts.database),
         Audit(parts.database),
+        Idempotency(parts.database),
     )
 
 

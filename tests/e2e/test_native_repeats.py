@@ -102,6 +102,46 @@ def test_two_keys_twice_are_refused(native: Native) -> None:
     check_problem(reply, 400, "invalid_input", KEY)
 
 
+@conforms("a refusal for who asks is not kept, for it may be lifted")
+def test_a_call_that_met_a_quota_may_be_repeated(
+    shared_place: Place, shared_server: Server, people: dict[str, bytes]
+) -> None:
+    name = f"full-{uuid4().hex}"
+    secret = new_tenant(shared_place, name)["client_secret"]
+    shared_place.command("tenant", "quota", name, "--faces", "0")
+    native = Native(shared_server.url, secret)
+    with native.http as http:
+        body, headers = {"image": as_base64(people["ada"])}, {KEY: "k"}
+        reply = http.post(DEFAULT, json=body, headers=headers)
+        check_problem(reply, 403, "quota_exceeded")
+        shared_place.command("tenant", "quota", name, "--faces", "none")
+        reply = http.post(DEFAULT, json=body, headers=headers)
+        assert (reply.status_code, reply.headers.get(REPLAYED)) == (201, None)
+
+
+def test_a_repeat_is_counted_and_noted(shared_place: Place, shared_server: Server) -> None:
+    name = f"counted-{uuid4().hex}"
+    secret = new_tenant(shared_place, name)["client_secret"]
+    shared_place.command("tenant", "quota", name, "--requests-a-day", "2")
+    with Native(shared_server.url, secret).http as http:
+        first, second, third = (
+            http.post("/v1/galleries", json={"name": "a"}, headers={KEY: "k"}) for _ in "123"
+        )
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert second.headers[REPLAYED] == "true"
+    check_problem(third, 429, "quota_exceeded")
+    # It is in the trail a moment after the answer.
+    for _ in range(100):
+        events = shared_place.json("audit", "list", "--tenant", name)
+        noted = [each for each in events if each["action"] == "repeat answer"]
+        if noted:
+            break
+    assert len(noted) == 1
+    assert noted[0]["details"] == {"call": "create_gallery", "status": 201}
+    assert noted[0]["request_id"] == second.headers["x-request-id"]
+    assert noted[0]["actor"].startswith("key ")
+
+
 def test_tenants_have_their_own_keys(make_native: MakeNative) -> None:
     for native in (make_native(), make_native()):
         reply = native.http.post("/v1/galleries", json={"name": "a"}, headers={KEY: "same"})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from uuid import uuid4
@@ -14,23 +15,28 @@ import asyncpg
 import msgspec
 import numpy as np
 import pytest
+from cryptography.fernet import Fernet
 from uuid_utils.compat import uuid7
 
 from oneton.domain.backups import Absence, Backup, Restored, RestoreMark
-from oneton.domain.errors import ConflictError, NotFoundError, OnetonError
+from oneton.domain.errors import ConflictError, NotFoundError, OnetonError, SettingError
 from oneton.domain.model import DEFAULT_GALLERY, FaceId, TenantId, image_key
 from oneton.domain.requests import PICTURES, PictureId, StoredPicture
 from oneton.images import ImageStore
+from oneton.images.encrypted import EncryptedStore
 from oneton.images.files import FileStore
 from oneton.images.s3 import S3Store
 from oneton.records.database import Database
 from oneton.records.dumps import login_of
+from oneton.records.encryption import Encryption
 from oneton.records.faces import Faces
 from oneton.records.galleries import Galleries
+from oneton.records.idempotency import Idempotency
 from oneton.records.migrate import MIGRATIONS
 from oneton.records.model_packs import ModelPacks
 from oneton.records.reindexing import Reindexing
 from oneton.records.requests import Pictures
+from oneton.records.tenant_keys import TenantKeys, Wrapping
 from oneton.records.tenants import Tenants
 from oneton.records.whole_database import OwnedDatabase
 from oneton.verbs import create_backup
@@ -94,7 +100,13 @@ class Site(msgspec.Struct, frozen=True):
 
     def purge(self) -> Purge:
         house = self.house
-        return Purge(house.galleries, house.faces, self.store, Reindexing(self.database))
+        return Purge(
+            house.galleries,
+            house.faces,
+            self.store,
+            Reindexing(self.database),
+            Idempotency(self.database),
+        )
 
     async def create(
         self, name: str = "backup", store: ImageStore | None = None, **options: object
@@ -282,6 +294,94 @@ async def test_a_row_whose_image_is_lost_is_told_from_one_that_was_erased(
     assert listed[site.key(lost)] is Absence.MISSING
     assert listed[site.key(erased)] is Absence.ERASED
     assert await verify(path) == []
+
+
+class Changing(FileStore):
+    """Keys are changed after the rows were read, and what is there is sealed anew."""
+
+    change: Callable[[], Awaitable[None]] | None = None
+
+    async def get(self, key: str) -> tuple[bytes, str]:
+        if (change := self.change) is not None:
+            self.change = None
+            await change()
+        return await super().get(key)
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """The site's keys, and its store with something that happens during a backup."""
+
+    site: Site
+    keys: TenantKeys
+    encryption: Encryption
+    store: Changing
+
+    async def seal_anew(self) -> None:
+        """As a worker does with what is there."""
+        images = EncryptedStore(self.store, self.keys)
+        for key in await keys(self.store):
+            await images.seal_anew(key)
+
+    async def begin(self, rotate: bool) -> None:
+        await self.encryption.begin(self.site.tenant, rotate=rotate, actor="test")
+        await self.seal_anew()
+
+
+@pytest.fixture
+def sealed(site: Site) -> Sealed:
+    wrapping = Wrapping(Fernet.generate_key().decode())
+    tenant_keys = TenantKeys(site.database, wrapping)
+    encryption = Encryption(site.database, tenant_keys, wrapping)
+    return Sealed(site, tenant_keys, encryption, Changing(site.folder / "images"))
+
+
+@pytest.mark.parametrize("rotate", [True, False])
+async def test_nobody_begins_to_encrypt_anew_during_a_backup(
+    site: Site, sealed: Sealed, rotate: bool
+) -> None:
+    async def change() -> None:
+        with pytest.raises(ConflictError, match="a backup is being created"):
+            await sealed.begin(rotate)
+        # That has made a first key, of which nothing is sealed anew. Another backup may be made.
+        await site.create("beside")
+
+    sealed.store.change = change
+    path, _ = await site.create("backup", sealed.store)
+
+    assert await verify(path) == []
+    await sealed.begin(rotate)
+
+
+@pytest.mark.parametrize("copy_objects", [True, False])
+@pytest.mark.parametrize("rotate", [True, False])
+async def test_a_backup_whose_keys_changed_all_the_same_fails(
+    site: Site, sealed: Sealed, monkeypatch: pytest.MonkeyPatch, rotate: bool, copy_objects: bool
+) -> None:
+    if rotate:
+        await sealed.keys.ring(site.tenant)
+    # As when the connection with the lock was lost.
+    monkeypatch.setattr(OwnedDatabase, "hold_keys", _nothing)
+    sealed.store.change = partial(sealed.begin, rotate)
+
+    with pytest.raises(ConflictError, match="run it again"):
+        await site.create("bad", sealed.store, copy_objects=copy_objects)
+
+    assert not list(site.folder.glob("bad*"))
+    path, _ = await site.create("again", sealed.store, copy_objects=copy_objects)
+    assert await verify(path) == []
+
+
+async def _nothing(_: OwnedDatabase) -> None:
+    """No lock is taken."""
+
+
+async def test_a_backup_with_an_object_of_a_key_that_it_lacks_fails(
+    site: Site, sealed: Sealed
+) -> None:
+    sealed.store.change = sealed.seal_anew
+    with pytest.raises(ConflictError, match="run it again"):
+        await site.create("bad", sealed.store)
+    assert not list(site.folder.glob("bad*"))
 
 
 def cut_dump(path: Path) -> None:
@@ -537,9 +637,19 @@ async def owned_tables(dsns: Dsns) -> list[asyncpg.Record]:
         ),
         ("postgresql://u@/db?host=%2Frun%2Fpg", "postgresql://u@/db?host=%2Frun%2Fpg", None),
         ("postgresql:///db?host=%2Frun", "postgresql:///db?host=%2Frun", None),
+        (
+            "postgresql://u@h/db?options=-c%20role%3Dx&password=a%20b",
+            "postgresql://u@h/db?options=-c%20role%3Dx",
+            "a b",
+        ),
     ],
 )
 def test_a_password_is_in_no_argument(dsn: str, url: str, password: str | None) -> None:
     arguments, environ = login_of(dsn)
     assert list(arguments) == [f"--dbname={url}"]
     assert environ.get("PGPASSWORD") == password
+
+
+def test_an_address_with_a_secret_that_would_be_an_argument_is_refused() -> None:
+    with pytest.raises(SettingError, match="sslpassword"):
+        login_of("postgresql://u@h/db?sslkey=k&sslpassword=secret")

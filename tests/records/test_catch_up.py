@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from functools import partial
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,7 +14,7 @@ import pytest
 
 from oneton.biometrics.calibration import FOLDER, Calibration
 from oneton.domain.errors import IndexLoadingError, NotFoundError
-from oneton.domain.model import DEFAULT_GALLERY, GalleryId
+from oneton.domain.model import DEFAULT_GALLERY, Changes, GalleryId
 from oneton.records.database import Database
 from oneton.verbs.catch_up import CatchUp
 from oneton.verbs.identify import Find
@@ -30,6 +34,85 @@ async def test_an_answer_is_current_however_many_ask_at_once(
             assert current.index.head == count
             assert len(current.index) == count
             assert current.index.search(row[np.newaxis], 1)[0][0, 0] > 0.999
+
+
+async def test_questions_at_many_heads_share_the_rounds(
+    house: House,
+    catch_up: CatchUp,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tenant = house.tenant.tenant_id
+    current = await catch_up(tenant, DEFAULT_GALLERY)
+    first, again, rounds = asyncio.Event(), asyncio.Event(), []
+    changes = house.faces.changes
+
+    async def slow(*asked: Any, **more: Any) -> AsyncGenerator[Changes, None]:
+        rounds.append(asked)
+        first.set()
+        await again.wait()
+        async for each in changes(*asked, **more):
+            yield each
+
+    monkeypatch.setattr(house.faces, "changes", slow)
+    asking = []
+    for row in unit_rows(rng, 9):
+        await add(house.faces, house.gallery, row)
+        asking.append(asyncio.create_task(catch_up(tenant, DEFAULT_GALLERY)))
+        await asyncio.wait_for(first.wait(), 5)
+        while len(asking) > 1 and catch_up.held()[0].newest.head < len(asking):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    again.set()
+    heads = [(await each).index.head for each in asking]
+    assert len(rounds) == 2
+    assert heads[-1] == current.index.head == 9
+
+
+async def test_a_question_that_is_given_up_ends_nobody_elses(
+    house: House,
+    catch_up: CatchUp,
+    hands: Hands,
+    rng: np.random.Generator,
+) -> None:
+    tenant = house.tenant.tenant_id
+    current = await catch_up(tenant, DEFAULT_GALLERY)
+    await add(house.faces, house.gallery, unit_rows(rng, 1)[0])
+    done = threading.Event()
+    blocking = [asyncio.create_task(hands.cpu.run_upkeep(partial(done.wait, 10))) for _ in "ab"]
+    given_up = asyncio.create_task(catch_up(tenant, DEFAULT_GALLERY))
+    while not catch_up.held()[0].is_moving:  # noqa: ASYNC110 - the index is no event
+        await asyncio.sleep(0.01)
+    other = asyncio.create_task(catch_up(tenant, DEFAULT_GALLERY))
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    done.set()
+    assert (await other).index.head == current.index.head == 1
+    await asyncio.gather(*blocking)
+
+
+async def test_an_index_that_cannot_catch_up_in_time_is_said(
+    house: House, hands: Hands, rng: np.random.Generator
+) -> None:
+    catch_up = CatchUp(
+        house.galleries,
+        house.faces,
+        hands.cpu,
+        hands.upkeep,
+        hands.store,
+        house.packs,
+        load_within_s=0.2,
+    )
+    tenant = house.tenant.tenant_id
+    await catch_up(tenant, DEFAULT_GALLERY)
+    await add(house.faces, house.gallery, unit_rows(rng, 1)[0])
+    done = threading.Event()
+    blocking = [asyncio.create_task(hands.cpu.run_upkeep(partial(done.wait, 10))) for _ in "ab"]
+    with pytest.raises(IndexLoadingError):
+        await catch_up(tenant, DEFAULT_GALLERY)
+    done.set()
+    await asyncio.gather(*blocking)
+    assert (await catch_up(tenant, DEFAULT_GALLERY)).index.head == 1
+    await catch_up.close()
 
 
 async def test_an_unknown_gallery_is_not_found(house: House, catch_up: CatchUp) -> None:

@@ -27,6 +27,7 @@ from oneton.records.jobs_of_tenants import JobsOfTenants
 from oneton.records.rates import Rates
 from oneton.records.requests import Pictures
 from oneton.records.tenants import Keys, Tenants
+from oneton.records.trail import Trail
 from oneton.verbs.answer_once import AnswerOnce
 from oneton.verbs.authenticate import TOKEN_LIFE_S, Authenticate, CreateKey
 from oneton.verbs.sweep import Sweep
@@ -40,6 +41,7 @@ HOUR_S = 3600.0
 GRACE = timedelta(seconds=900)
 JPEG = b"\xff\xd8\xff picture"
 SECRET = b"s" * 32
+OWNER = uuid7()
 
 
 class _Ahead(datetime):
@@ -83,9 +85,9 @@ async def test_a_key_of_a_crashed_call_is_free_when_the_clock_is_set(
     house: House, database: Database, dsns: Dsns, by: str
 ) -> None:
     tenant, idempotency = house.tenant.tenant_id, Idempotency(database)
-    assert await idempotency.claim(tenant, "k", b"f") is None
+    assert await idempotency.claim(tenant, "k", b"f", OWNER) is None
     await run(dsns, f"update idempotency set claimed_at = claimed_at {by}::interval")
-    assert await idempotency.claim(tenant, "k", b"f", within_s=0) is None
+    assert await idempotency.claim(tenant, "k", b"f", OWNER, within_s=0) is None
 
 
 async def test_a_kept_answer_stays_when_the_clock_is_set_back(
@@ -93,10 +95,10 @@ async def test_a_kept_answer_stays_when_the_clock_is_set_back(
 ) -> None:
     tenant, idempotency = house.tenant.tenant_id, Idempotency(database)
     answer = Answer(201, {"a": "b"}, b"c")
-    assert await idempotency.claim(tenant, "k", b"f") is None
-    await idempotency.keep(tenant, "k", answer)
+    assert await idempotency.claim(tenant, "k", b"f", OWNER) is None
+    await idempotency.keep(tenant, "k", OWNER, answer)
     await run(dsns, "update idempotency set claimed_at = claimed_at + interval '1 hour'")
-    assert await idempotency.claim(tenant, "k", b"f") == answer
+    assert await idempotency.claim(tenant, "k", b"f", OWNER) == answer
 
 
 async def test_a_call_that_takes_long_keeps_its_key(
@@ -104,18 +106,20 @@ async def test_a_call_that_takes_long_keeps_its_key(
 ) -> None:
     monkeypatch.setattr("oneton.verbs.answer_once.RENEW_S", 0.1)
     tenant = house.tenant.tenant_id
-    once = AnswerOnce(Idempotency(database, lease_s=0.5))
+    once = AnswerOnce(Idempotency(database, lease_s=0.5), Trail(database))
     answer = Answer(200, {}, b"first")
 
     async def long() -> Answer:
         # Longer than the lease: whoever comes meanwhile waits until its end, and gets nothing.
         for _ in range(3):
             with pytest.raises(Exception, match="under way"):
-                await Idempotency(database, lease_s=0.5).claim(tenant, "k", b"f", within_s=0.3)
+                await Idempotency(database, lease_s=0.5).claim(
+                    tenant, "k", b"f", OWNER, within_s=0.3
+                )
         return answer
 
     assert await once(tenant, "k", b"f", long) == answer
-    assert await Idempotency(database).claim(tenant, "k", b"f") == answer
+    assert await Idempotency(database).claim(tenant, "k", b"f", OWNER) == answer
 
 
 @pytest.fixture

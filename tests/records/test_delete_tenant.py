@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import date
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -13,11 +16,19 @@ import pytest
 
 from oneton.domain.acting import Actor, acting_as
 from oneton.domain.errors import NotFoundError, StoreDownError
-from oneton.domain.model import DEFAULT_GALLERY, TenantId, image_key
+from oneton.domain.model import (
+    DEFAULT_GALLERY,
+    DEFAULT_NEW_GALLERY,
+    FaceId,
+    GalleryId,
+    TenantId,
+    image_key,
+)
 from oneton.images.files import FileStore
 from oneton.records.audit import Audit
 from oneton.records.database import Database
 from oneton.records.deletion import Deletion
+from oneton.records.galleries import insert_gallery
 from oneton.records.jobs_of_tenants import JobsOfTenants
 from oneton.records.locks import Locks
 from oneton.records.tenant_deletions import TenantDeletions
@@ -185,6 +196,92 @@ async def test_a_tenant_is_of_no_use_once_its_deletion_is_asked_for(
     with pytest.raises(NotFoundError):
         await add(site.house.faces, site.house.gallery, unit_rows(rng, 1)[0])
     assert (await Tenants(site.database).read(site.tenant)).deleted_at is not None
+
+
+async def until_one_waits(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    async with asyncio.timeout(10):
+        # Postgres tells nobody who begins to wait.
+        while not await connection.fetchval(  # noqa: ASYNC110
+            """select exists (select from pg_stat_activity where wait_event_type = 'Lock'
+                              and datname = current_database())"""
+        ):
+            await asyncio.sleep(0.01)
+
+
+async def test_an_enrolment_under_way_ends_before_its_tenants_deletion_begins(
+    site: Site, rng: np.random.Generator
+) -> None:
+    owner = await asyncpg.connect(site.owner, server_settings={"role": "none"})
+    async with site.house.faces.locked(site.tenant, site.house.gallery) as locked:
+        begun = asyncio.create_task(TenantDeletions(site.database).begin(site.tenant, "ada"))
+        await until_one_waits(owner)
+        face_id = FaceId(uuid4())
+        await locked.add(face_id, unit_rows(rng, 1)[0], content_type="x/y", idempotency_key=None)
+    await begun
+    await owner.close()
+    assert (await site.delete(site.tenant)).is_clean
+
+
+async def test_a_gallery_that_is_being_added_is_hidden_by_its_tenants_deletion(site: Site) -> None:
+    owner = await asyncpg.connect(site.owner, server_settings={"role": "none"})
+    name, pack_no = GalleryId("second"), site.house.gallery.model_pack_no
+    async with site.database.transaction(site.tenant) as connection:
+        await insert_gallery(connection, site.tenant, name, pack_no, DEFAULT_NEW_GALLERY)
+        begun = asyncio.create_task(TenantDeletions(site.database).begin(site.tenant, "ada"))
+        await until_one_waits(owner)
+    await begun
+    assert not await owner.fetchval(
+        "select count(*) from gallery where tenant_id = $1 and deleted_at is null", site.tenant
+    )
+    await owner.close()
+    with pytest.raises(NotFoundError):
+        await site.house.galleries.create(site.tenant, GalleryId("third"), model_pack_no=pack_no)
+
+
+async def test_no_step_of_a_deletion_reads_all_tenants_faces_or_templates(site: Site) -> None:
+    owner = await asyncpg.connect(site.owner, server_settings={"role": "none"})
+    async with owner.transaction():
+        # Tables this small are read whole unless there is no other way.
+        await owner.execute("set local enable_seqscan = off")
+        await owner.fetch("select oneton_delete_tenant($1, $2, 'ada')", site.tenant, uuid4())
+        steps = 0
+        while await owner.fetchval("select oneton_erase_tenant($1, 5)", site.tenant):
+            steps += 1
+        assert await owner.fetchval("select oneton_end_tenant($1)", site.tenant)
+        left = await owner.fetch("select * from oneton_tenant_rows($1)", site.tenant)
+        read = await owner.fetch(
+            """select relname, seq_scan from pg_stat_xact_user_tables
+               where relname in ('face', 'template', 'audit_event', 'request', 'picture')"""
+        )
+    await owner.close()
+    assert steps > 10
+    assert not any(row["rows"] for row in left)
+    assert {row["relname"]: row["seq_scan"] for row in read} == dict.fromkeys(
+        ("face", "template", "audit_event", "request", "picture"), 0
+    )
+
+
+async def test_others_may_have_their_turn_between_the_steps_of_a_deletion(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, steps = [], EraseTenant.step
+    locks_held = Locks.held
+
+    @asynccontextmanager
+    async def counted(self: Locks, name: str, *, shared: bool = False) -> AsyncIterator[bool]:
+        held.append("lock")
+        async with locks_held(self, name, shared=shared) as mine:
+            yield mine
+
+    async def step(self: EraseTenant, tenant: TenantId) -> bool:
+        held.append("step")
+        return await steps(self, tenant)
+
+    monkeypatch.setattr(Locks, "held", counted)
+    monkeypatch.setattr(EraseTenant, "step", step)
+    monkeypatch.setattr(delete_tenant, "GAP_S", 0.0)
+    await site.delete(site.tenant)
+    assert held == ["lock", "step"] * (len(held) // 2)
 
 
 async def test_a_deletion_that_was_cut_off_goes_on_where_it_was(

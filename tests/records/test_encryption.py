@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from cryptography.fernet import Fernet
 from numpy.typing import NDArray
+from uuid_utils.compat import uuid7
 
 from oneton.domain.errors import (
     ConflictError,
@@ -25,6 +28,7 @@ from oneton.domain.errors import (
 from oneton.domain.model import FaceId, Gallery, TenantId, image_key
 from oneton.images.encrypted import EncryptedStore, key_number
 from oneton.images.files import FileStore
+from oneton.images.scratch import FOLDER, scratch_file
 from oneton.records.database import Database
 from oneton.records.encryption import Encryption, Run
 from oneton.records.locks import Locks
@@ -32,7 +36,7 @@ from oneton.records.template_seals import TemplateSeals, refuse_keys
 from oneton.records.templates import encode_template, is_sealed, number_of
 from oneton.records.tenant_keys import TenantKeys, Wrapping, check_master_key
 from oneton.verbs.manage_encryption import ManageEncryption
-from oneton.verbs.seal_anew import SealAnew
+from oneton.verbs.seal_anew import LEFTOVERS_A_PAGE, SealAnew
 from tests.fixtures.postgres import Dsns
 from tests.records.conftest import DIMENSION, Hands, House, add, make_catch_up, unit_rows
 
@@ -388,6 +392,91 @@ async def test_a_run_that_was_cut_off_goes_on_where_it_was(
     assert {number_of(each) for each in await stored(dsns, vault.tenant)} == {2}
     assert {key_number((await vault.objects.get(vault.key_of(each)))[0]) for each in ids} == {2}
     np.testing.assert_array_equal(await vault.embeddings(), before)
+
+
+class Full(FileStore):
+    """A disk without room for one tenant's copies of snapshots."""
+
+    full_for = ""
+
+    async def get_file(self, key: str, path: Path) -> None:
+        if self.full_for and key.startswith(self.full_for):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        await super().get_file(key, path)
+
+
+async def test_a_run_that_fails_says_why_and_keeps_no_younger_one_waiting(
+    house: House, database: Database, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    objects = Full(tmp_path / "images")
+    vault = turn_on(house, database, objects, tmp_path)
+    await vault.enroll(unit_rows(rng, 1)[0])
+    (tmp_path / "plain").write_bytes(b"templates")
+    await vault.images.put_file(f"{vault.tenant}/default/1-pack/state", tmp_path / "plain")
+    objects.full_for = str(vault.tenant)
+    other = house.other.tenant_id
+    await vault.encryption.begin(vault.tenant, rotate=True, actor="test")
+    await vault.encryption.begin(other, rotate=True, actor="test")
+
+    assert not await vault.seal_anew().drain()
+
+    run = await vault.encryption.newest_run(vault.tenant)
+    assert run is not None and run.ended_at is None and "No space left" in run.why
+    run = await vault.encryption.newest_run(other)
+    assert run is not None and run.ended_at is not None
+    objects.full_for = ""
+    assert await vault.seal_anew().drain()
+
+
+async def test_files_in_plain_that_a_crash_left_are_deleted(vault: Vault, tmp_path: Path) -> None:
+    work = vault.seal_anew()
+    left = scratch_file(work.scratch, vault.tenant)
+    work.scratch.mkdir()
+    left.write_bytes(b"templates")
+
+    assert await work.has_work(), "of a run that another machine has ended meanwhile"
+    await work.run()
+    assert not left.exists()
+
+    there = tmp_path / "snapshots" / FOLDER
+    there.mkdir(parents=True)
+    mine, others = (
+        scratch_file(there, each) for each in (vault.tenant, vault.house.other.tenant_id)
+    )
+    for each in (mine, others):
+        each.write_bytes(b"templates")
+    await vault.keys.ring(vault.tenant)
+    await (await vault.manage()).destroy(vault.tenant, actor="test")
+    assert (mine.exists(), others.exists()) == (False, True)
+
+
+async def test_what_a_crash_brought_back_is_deleted_when_the_page_is_done_again(
+    vault: Vault, rng: np.random.Generator
+) -> None:
+    named = await vault.enroll(unit_rows(rng, 1)[0])
+    await vault.encryption.begin(vault.tenant, rotate=True, actor="test")
+    # Erased, and sealed anew all the same by a process that ended before it looked.
+    long_ago = int((time.time() - 1000) * 1000)
+    back = FaceId(UUID(int=long_ago << 80 | 7 << 76 | 2 << 62))
+    under_way = FaceId(uuid7())
+    for each in (back, under_way):
+        await vault.images.put(vault.key_of(each), JPEG, "image/jpeg")
+
+    await vault.seal_anew().run()
+
+    there = {each.key async for each in vault.objects.list()}
+    assert there == {vault.key_of(named), vault.key_of(under_way)}
+
+
+async def test_rows_that_are_lost_cost_no_image(vault: Vault, rng: np.random.Generator) -> None:
+    long_ago = int((time.time() - 1000) * 1000)
+    for number in range(LEFTOVERS_A_PAGE + 1):
+        lost = FaceId(UUID(int=long_ago << 80 | 7 << 76 | 2 << 62 | number))
+        await vault.images.put(vault.key_of(lost), JPEG, "image/jpeg")
+
+    await vault.finish(rotate=True)
+
+    assert len([each async for each in vault.objects.list()]) == LEFTOVERS_A_PAGE + 1
 
 
 async def test_a_second_rotation_waits_for_the_first(vault: Vault) -> None:

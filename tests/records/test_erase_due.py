@@ -41,6 +41,7 @@ pytestmark = pytest.mark.anyio
 
 JPEG = b"\xff\xd8\xff picture"
 DAY = timedelta(days=1)
+OWNER = uuid7()
 
 
 class Archive(msgspec.Struct, frozen=True):
@@ -193,15 +194,15 @@ async def test_answers_to_idempotency_keys_are_forgotten_after_a_day(
 ) -> None:
     tenant, answers = house.tenant.tenant_id, Idempotency(archive.database)
     for key in ("old", "new"):
-        assert await answers.claim(tenant, key, b"call") is None
-        await answers.keep(tenant, key, Answer(200, {}, b"{}"))
+        assert await answers.claim(tenant, key, b"call", OWNER) is None
+        await answers.keep(tenant, key, OWNER, Answer(200, {}, b"{}"))
     async with archive.database.transaction(tenant) as connection:
         await connection.execute(
             "update idempotency set claimed_at = now() - interval '25 hours' where key = 'old'"
         )
     assert (await archive.erase()).answers == 1
-    assert await answers.claim(tenant, "new", b"call") == Answer(200, {}, b"{}")
-    assert await answers.claim(tenant, "old", b"another call") is None
+    assert await answers.claim(tenant, "new", b"call", uuid7()) == Answer(200, {}, b"{}")
+    assert await answers.claim(tenant, "old", b"another call", uuid7()) is None
 
 
 async def test_a_shorter_retention_counts_for_what_is_kept_already(

@@ -26,6 +26,7 @@ from oneton.index.inspection import find_snapshots
 from oneton.records.audit import Audit
 from oneton.records.database import Database
 from oneton.records.examining import Examining
+from oneton.records.idempotency import Idempotency
 from oneton.records.jobs_of_tenants import JobsOfTenants
 from oneton.records.reindexing import Reindexing
 from oneton.records.requests import Pictures
@@ -124,7 +125,7 @@ class Ward(msgspec.Struct, frozen=True):
         every = await self.examine(**options)
         return [each for subject in every.values() for each in subject.findings]
 
-    def repair(self, *, accept_lost: bool = False) -> RepairFindings:
+    def repair(self, *, accept_lost: bool = False, lost_at_most: int = 0) -> RepairFindings:
         return RepairFindings(
             faces=self.house.faces,
             pictures=Pictures(self.database),
@@ -137,6 +138,7 @@ class Ward(msgspec.Struct, frozen=True):
             # The real one is judged over the command, with a real model.
             reembed=cast("ReembedFace", None),
             accept_lost=accept_lost,
+            lost_at_most=lost_at_most,
         )
 
 
@@ -164,7 +166,8 @@ async def ward(
     made = Ward(house, dsns, database, store, tmp_path)
     faces = [await made.enroll(rng) for _ in range(8)]
     await Erase(house.faces, store)(made.tenant, faces[3])
-    await Purge(house.galleries, house.faces, store, Reindexing(database))(made.tenant, faces[5])
+    purge = Purge(house.galleries, house.faces, store, Reindexing(database), Idempotency(database))
+    await purge(made.tenant, faces[5])
     picture = StoredPicture(PictureId(uuid4()), made.tenant, "image/jpeg", "")
     await store.put(f"{made.tenant}/{PICTURES}/{picture.picture_id}", JPEG, "image/jpeg")
     await Pictures(database).add(picture, None)
@@ -348,6 +351,28 @@ async def test_a_fault_is_found_alone_and_repaired_where_it_is_safe(
     assert ("repaired" in {str(each.action) for each in noted}) == (kind in CLEARED | LOST)
 
 
+async def test_an_empty_store_is_not_believed_unless_that_is_said(
+    ward: Ward, rng: np.random.Generator
+) -> None:
+    faces = [await ward.enroll(rng) for _ in range(8)]
+    for stored in [each.key async for each in ward.store.list()]:
+        await ward.store.delete(stored)
+    await leave_an_object(ward, faces[0])
+    examined = await ward.examine()
+    found, rows = examined["objects"].findings, examined["objects"].looked_at["rows"]
+    lost = [each for each in found if each.kind is Kind.IMAGE_MISSING]
+    assert len(lost) > 10
+    assert len(found) == len(lost) + 1
+    repairs = await ward.repair(accept_lost=True)(found, rows)
+    assert not any(each.done for each in repairs)
+    assert all("is it the right object store?" in each.said for each in repairs)
+    assert (await ward.house.faces.find(ward.tenant, faces[0])).has_image
+    sure = ward.repair(accept_lost=True, lost_at_most=len(lost))
+    assert all(each.done for each in await sure(found, rows))
+    # A tenth of many rows is not as suspicious.
+    assert ward.repair()._doubt(lost, 10 * len(lost)) == ""
+
+
 async def test_a_template_that_is_cut_short_is_named(ward: Ward, rng: np.random.Generator) -> None:
     face = await ward.enroll(rng)
     await cut_a_template(ward, face)
@@ -440,7 +465,13 @@ async def test_nothing_is_found_while_faces_come_and_go(
     ward: Ward, rng: np.random.Generator
 ) -> None:
     going, faces = True, [await ward.enroll(rng) for _ in range(40)]
-    purge = Purge(ward.house.galleries, ward.house.faces, ward.store, Reindexing(ward.database))
+    purge = Purge(
+        ward.house.galleries,
+        ward.house.faces,
+        ward.store,
+        Reindexing(ward.database),
+        Idempotency(ward.database),
+    )
     erase, done = Erase(ward.house.faces, ward.store), 0
 
     async def change() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
@@ -11,12 +14,30 @@ import pytest
 from numpy.typing import NDArray
 from uuid_utils.compat import uuid7
 
-from oneton.domain.errors import ConflictError, IndexLoadingError, NotFoundError
-from oneton.domain.model import DEFAULT_GALLERY, FaceId, FaceNo, Gallery, ModelPack, SecondPack
+from oneton.domain.errors import ConflictError, IndexLoadingError, NotFoundError, QuotaError
+from oneton.domain.model import (
+    DEFAULT_GALLERY,
+    Analysis,
+    DetectedFace,
+    Embedding,
+    Enrolment,
+    FaceId,
+    FaceNo,
+    Gallery,
+    ModelPack,
+    Quality,
+    SecondPack,
+)
 from oneton.domain.reindexing import GalleryState, NewRun, OnFailure, RunState, Work
+from oneton.images.files import FileStore
 from oneton.records.database import Database
 from oneton.records.reindexing import Reindexing
+from oneton.records.trail import Trail
+from oneton.records.usage import Usage
+from oneton.verbs.analyse import Picture
 from oneton.verbs.catch_up import CatchUp
+from oneton.verbs.enroll_batch import Embedded, EnrollBatch, Later
+from oneton.verbs.reembed_face import ReembedFace
 from tests.records.conftest import DIMENSION, House, add, unit_rows
 
 NEW = ModelPack("new", "1" * 64, DIMENSION)
@@ -169,6 +190,20 @@ async def test_a_rollback_brings_back_what_was_removed_and_keeps_what_came_since
     )
     with pytest.raises(ConflictError):
         await moving.reindexing.steps.roll_back(gallery, await moving.work())
+
+
+async def test_a_full_quota_counts_what_a_rollback_brings_back_and_refuses_none_of_it(
+    moving: Moving, database: Database
+) -> None:
+    tenant, usage = moving.house.tenant.tenant_id, Usage(database)
+    await moving.fill()
+    await moving.cut_over()
+    left = (await usage.holdings(tenant)).faces
+    await usage.limit(tenant, faces=left, requests_a_day=None)
+    assert await moving.reindexing.steps.roll_back(await moving.gallery(), await moving.work()) == 1
+    assert (await usage.holdings(tenant)).faces == left + 1
+    with pytest.raises(QuotaError):
+        await add(moving.house.faces, await moving.gallery(), moving.rows[1])
 
 
 async def test_a_gallery_is_not_cut_over_before_every_image_is_embedded(moving: Moving) -> None:
@@ -361,3 +396,74 @@ async def test_an_index_of_an_earlier_run_is_not_taken_for_the_new_one(
     await moving.cut_over()
     assert not await catch_up.is_of_use(held.identity)
     assert await names(moving, catch_up, moving.new_no) == moving.ids[2:]
+
+
+def embedded(moving: Moving, row: NDArray[np.float32], key: str, *, both: bool = True) -> Embedded:
+    old_no = moving.house.gallery.model_pack_no
+    face = DetectedFace((0, 0, 9, 9), np.zeros((5, 2), np.float32), 0.9, Quality(99, 99, 1, 50))
+    return Embedded(
+        Picture(b"photo"),
+        Analysis("image/jpeg", 9, 9, 0, (face,), row),
+        {old_no: row, moving.new_no: row @ moving.turn if both else None},
+        key,
+    )
+
+
+async def test_what_a_filled_gallery_cannot_take_keeps_nothing_else_out(
+    moving: Moving,
+    catch_up: CatchUp,
+    database: Database,
+    tmp_path: Path,
+    rng: np.random.Generator,
+) -> None:
+    await moving.fill()
+    assert await moving.reindexing.steps.fill(await moving.gallery(), await moving.work())
+    house = moving.house
+
+    async def load_model(number: int) -> SimpleNamespace:
+        return SimpleNamespace(number=number, calibration=None)
+
+    enroll = EnrollBatch(
+        cast("Any", load_model),
+        catch_up,
+        cast("Any", None),
+        house.galleries,
+        house.faces,
+        FileStore(tmp_path / "images"),
+        cast("Any", None),
+        60,
+        Trail(database),
+    )
+    batch = [
+        embedded(moving, row, f"new {number}", both=number != 1)
+        for number, row in enumerate(unit_rows(rng, 3))
+    ]
+    tenant = house.tenant.tenant_id
+    first, second, third = await enroll(tenant, DEFAULT_GALLERY, batch, if_missing=False)
+    assert isinstance(second, Later)
+    assert [isinstance(each, Enrolment) and each.added for each in (first, third)] == [True, True]
+    known = await house.faces.enrolled_with_each(
+        tenant, await moving.gallery(), ["new 0", "new 1", "new 2"]
+    )
+    assert sorted(known) == ["new 0", "new 2"]
+
+
+async def test_a_face_that_the_new_pack_does_not_find_is_not_embedded_again_in_a_filled_gallery(
+    moving: Moving, tmp_path: Path
+) -> None:
+    await moving.fill()
+    assert await moving.reindexing.steps.fill(await moving.gallery(), await moving.work())
+    house, images = moving.house, FileStore(tmp_path / "images")
+    tenant, face_id = house.tenant.tenant_id, moving.ids[4]
+    face = await house.faces.find(tenant, face_id)
+    await images.put(face.image_key, b"photo", "image/jpeg")
+
+    class OnePack(ReembedFace):
+        async def _embed(self, gallery: Gallery, _: bytes) -> dict[int, Embedding | None]:
+            old_no, new_no = gallery.pack_nos
+            return {old_no: moving.rows[4], new_no: None}
+
+    nothing = cast("Any", None)
+    reembed = OnePack(house.galleries, house.faces, images, nothing, nothing)
+    assert await reembed(tenant, face_id) == "its gallery is changing its model pack"
+    assert await house.faces.find(tenant, face_id) == face

@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 from oneton import indexing
 from oneton.domain.errors import StoreDownError
 from oneton.domain.model import DEFAULT_GALLERY, Changes, Gallery, StoredObject, TenantId
+from oneton.domain.watching import NO_WATCH
 from oneton.images import SnapshotCopies
 from oneton.images.files import FileStore
 from oneton.images.s3 import S3Store
@@ -628,6 +629,7 @@ async def test_the_setting_turns_copies_on_and_off(
         galleries=house.galleries,
         faces=house.faces,
         model_packs=ModelPacks(database),
+        watch=NO_WATCH,
     )
     for given, copies in (({}, 0), ({"ONETON_SNAPSHOT_COPY": "true"}, 1)):
         folder = tmp_path / f"index-{copies}"

@@ -27,6 +27,7 @@ from oneton.records.database import Database
 from oneton.records.face_expiries import FaceExpiries
 from oneton.records.faces import Faces
 from oneton.records.galleries import Galleries
+from oneton.records.idempotency import Answer, Idempotency
 from oneton.records.lists import Lists
 from oneton.records.merchants import MerchantUsers
 from oneton.records.reindexing import Reindexing
@@ -48,6 +49,7 @@ pytestmark = pytest.mark.anyio
 
 ADA, BOB = "ada-1", "bob-1"
 JPEG = b"\xff\xd8\xff picture of "
+OWNER = uuid4()
 
 
 class Desk(msgspec.Struct, frozen=True):
@@ -61,6 +63,7 @@ class Desk(msgspec.Struct, frozen=True):
     purge: PurgeSubject
     export: ExportSubject
     saved: SavedRequests
+    answers: Idempotency
 
     @property
     def tenant(self) -> TenantId:
@@ -125,7 +128,8 @@ class Desk(msgspec.Struct, frozen=True):
 def desk(house: House, database: Database, tmp_path: Path, rng: np.random.Generator) -> Desk:
     store, audit = FileStore(tmp_path / "images"), Audit(database)
     faces, expiries = Faces(database), FaceExpiries(database)
-    purge = Purge(Galleries(database), faces, store, Reindexing(database))
+    answers = Idempotency(database)
+    purge = Purge(Galleries(database), faces, store, Reindexing(database), answers)
     saved = SavedRequests(database, store)
     forget = ForgetRequest(saved, faces, Erase(faces, store), purge, expiries, audit)
     forget_user = ForgetMerchantUser(
@@ -137,10 +141,11 @@ def desk(house: House, database: Database, tmp_path: Path, rng: np.random.Genera
         database,
         store,
         rng,
-        FindSubject(Subjects(database), audit),
-        PurgeSubject(purge, forget, forget_user, lists, users, expiries, audit),
+        FindSubject(Subjects(database), audit, answers),
+        PurgeSubject(purge, forget, forget_user, lists, users, expiries, audit, answers),
         ExportSubject(store, audit),
         saved,
+        answers,
     )
 
 
@@ -207,6 +212,41 @@ async def test_a_purge_leaves_nothing_of_one_person_and_all_of_another(desk: Des
     newest = (await Audit(desk.database).page(desk.tenant, limit=1))[0]
     assert newest.action == Action.PURGE_SUBJECT
     assert set(newest.face_ids) == set(found.face_ids) >= {ada}
+
+
+async def test_answers_kept_for_repeats_that_name_a_person_go_with_them(desk: Desk) -> None:
+    face_id, request_id = await desk.everything_of('ada "one"')
+    bob, _ = await desk.everything_of(BOB)
+    names = msgspec.json.encode({"external_id": 'ada "one"'})
+    texts = {
+        "face": f'{{"face_id":"{face_id}"}}'.encode(),
+        "name": names,
+        "call": f'{{"request_id":"{request_id}"}}'.encode(),
+        "bob": f'{{"face_id":"{bob}","external_id":"ada"}}'.encode(),
+    }
+    for tenant in (desk.tenant, desk.house.other.tenant_id):
+        for key, body in texts.items():
+            await desk.answers.claim(tenant, key, b"", OWNER)
+            await desk.answers.keep(tenant, key, OWNER, Answer(201, {}, body))
+    found = await desk.of('ada "one"')
+    assert found.answers == 3
+    await desk.purge(desk.tenant, found)
+    async with desk.database.transaction(desk.tenant) as connection:
+        assert await connection.fetchval("select array_agg(key) from idempotency") == ["bob"]
+    assert await desk.answers.count(desk.house.other.tenant_id, [names.decode()]) == 1
+    newest = (await Audit(desk.database).page(desk.tenant, limit=1))[0]
+    assert msgspec.json.decode(newest.details)["kept answer"] == 3
+
+
+async def test_a_purged_faces_kept_answers_go_too(desk: Desk) -> None:
+    ada, bob = await desk.enroll(ADA), await desk.enroll(BOB)
+    for face_id in (ada, bob):
+        await desk.answers.claim(desk.tenant, str(face_id), b"", OWNER)
+        answer = Answer(201, {}, msgspec.json.encode({"face_id": face_id}))
+        await desk.answers.keep(desk.tenant, str(face_id), OWNER, answer)
+    await desk.purge.purge(desk.tenant, ada)
+    assert await desk.answers.count(desk.tenant, [str(ada)]) == 0
+    assert await desk.answers.count(desk.tenant, [str(bob)]) == 1
 
 
 @pytest.mark.parametrize("by", ["name", "id"])

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from uuid import UUID
 
+import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
@@ -133,3 +134,41 @@ async def test_an_event_that_postgres_refuses_keeps_no_other_out(
     await trail.flush()
     del noted[2]
     assert await searches(database, tenant) == [(each,) for each in noted]
+
+
+async def test_events_wait_while_postgres_is_read_only(
+    house: House, database: Database, trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant, noted = house.tenant.tenant_id, [face() for _ in range(3)]
+    for each in noted:
+        trail.note(tenant, Act(Action.SEARCH, (each,)))
+    read_only = await Database.connect(database.dsn, size=1)
+    await read_only.fetch("set default_transaction_read_only = on")
+    with monkeypatch.context() as away:
+        away.setattr(trail, "_database", read_only)
+        with pytest.raises(StoreDownError):
+            await trail.flush()
+    await read_only.close()
+    await trail.flush()
+    assert await searches(database, tenant) == [(each,) for each in noted]
+
+
+async def test_an_error_that_is_not_of_an_event_loses_none_and_ends_nothing(
+    house: House, database: Database, trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant, fetch, tries = house.tenant.tenant_id, Database.fetch, 0
+
+    async def denied(self: Database, sql: str, *arguments: object) -> list[asyncpg.Record]:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise asyncpg.InsufficientPrivilegeError("no")
+        return await fetch(self, sql, *arguments)
+
+    monkeypatch.setattr(Database, "fetch", denied)
+    trail.note(tenant, Act(Action.SEARCH, (seen := face(),)))
+    trail.start()
+    async with asyncio.timeout(10):
+        while len(trail):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert await searches(database, tenant) == [(seen,)]

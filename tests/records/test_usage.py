@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, date, datetime
 from uuid import uuid4
 
+import asyncpg
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from oneton.domain.errors import DayQuotaError, QuotaError, StoreDownError
 from oneton.domain.model import GalleryId, Permission, TenantId
 from oneton.records.database import Database
 from oneton.records.usage import DayUsage, Tally, Usage
+from oneton.verbs import count_usage
 from oneton.verbs.authenticate import Principal
 from oneton.verbs.count_usage import CountUsage, kind_of
 from tests.records.conftest import House, add, unit_rows
@@ -164,6 +166,29 @@ async def test_counts_outlive_a_postgres_that_is_away(house: House, database: Da
     usage.down = False
     await count.flush()
     assert [each.calls for each in await usage.days(house.tenant.tenant_id, DAY, DAY)] == [2]
+
+
+async def test_no_error_ends_the_counting(
+    house: House, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(count_usage, "FLUSH_S", 0)
+    errors = [asyncpg.InsufficientPrivilegeError("no"), StoreDownError("away"), ValueError("odd")]
+
+    class Broken(Usage):
+        async def add(self, counts: dict[Tally, int]) -> None:  # type: ignore[override]
+            if errors:
+                raise errors.pop()
+            await super().add(counts)
+
+    usage = Broken(database)
+    count = CountUsage(usage, clock=lambda: NOON_S)
+    await count(principal(house), "native", SEARCH)
+    running = asyncio.create_task(count.run())
+    async with asyncio.timeout(10):
+        while not await usage.days(house.tenant.tenant_id, DAY, DAY):
+            assert not running.done()
+    running.cancel()
+    assert not errors
 
 
 async def test_calls_of_a_tenant_that_is_gone_are_left_out(

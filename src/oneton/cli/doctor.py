@@ -46,9 +46,19 @@ class Finding(msgspec.Struct):
     is_flag=True,
     help="With --repair: rows whose image is lost are marked as erased; they keep matching.",
 )
+@click.option(
+    "--lost-at-most",
+    type=click.IntRange(min=1),
+    help="With --accept-lost-images: so many, where they are more than 10 and a tenth of all.",
+)
 @as_json
 def doctor(
-    deep: bool, checksums: bool, repair: bool, accept_lost_images: bool, as_json: bool
+    deep: bool,
+    checksums: bool,
+    repair: bool,
+    accept_lost_images: bool,
+    lost_at_most: int | None,
+    as_json: bool,
 ) -> None:
     """Look at settings, folders, model files, database, object store and snapshots.
 
@@ -62,6 +72,8 @@ def doctor(
         raise click.UsageError("--checksums and --repair need --deep")
     if accept_lost_images and not repair:
         raise click.UsageError("--accept-lost-images needs --repair")
+    if lost_at_most is not None and not accept_lost_images:
+        raise click.UsageError("--lost-at-most needs --accept-lost-images")
     if deep:
         from oneton.cli.doctor_deep import examine_deep
 
@@ -69,6 +81,7 @@ def doctor(
             checksums=checksums,
             repair=repair,
             accept_lost_images=accept_lost_images,
+            lost_at_most=lost_at_most or 0,
             as_json=as_json,
         )
     findings = asyncio.run(_examine())

@@ -41,7 +41,14 @@ class Deep(msgspec.Struct, frozen=True):
         return found - sum(each.done for each in self.repairs)
 
 
-def examine_deep(*, checksums: bool, repair: bool, accept_lost_images: bool, as_json: bool) -> None:
+def examine_deep(
+    *,
+    checksums: bool,
+    repair: bool,
+    accept_lost_images: bool,
+    lost_at_most: int,
+    as_json: bool,
+) -> None:
     """Examine, repair when that is asked for, say it, and end: exit 1 when anything is left."""
 
     async def work(settings: Settings) -> Deep:
@@ -52,8 +59,12 @@ def examine_deep(*, checksums: bool, repair: bool, accept_lost_images: bool, as_
             found = [each for subject in examined for each in subject.findings]
             if not repair or not found:
                 return Deep(examined, [])
-            async with _open_repair(settings, parts, accept_lost=accept_lost_images) as mend:
-                return Deep(examined, await mend(found))
+            opening = _open_repair(
+                settings, parts, accept_lost=accept_lost_images, lost_at_most=lost_at_most
+            )
+            rows = sum(each.looked_at.get("rows", 0) for each in examined)
+            async with opening as mend:
+                return Deep(examined, await mend(found, rows))
 
     deep = run(work)
     if as_json:
@@ -136,7 +147,7 @@ def _link_snapshots(root: Path) -> Path:
 
 @asynccontextmanager
 async def _open_repair(
-    settings: Settings, parts: Parts, *, accept_lost: bool
+    settings: Settings, parts: Parts, *, accept_lost: bool, lost_at_most: int
 ) -> AsyncIterator[RepairFindings]:
     from oneton.app import open_verbs
     from oneton.parts import make_sweep
@@ -160,6 +171,7 @@ async def _open_repair(
                 parts.galleries, parts.faces, parts.images, verbs.load_model, verbs.indexes.cpu
             ),
             accept_lost=accept_lost,
+            lost_at_most=lost_at_most,
         )
 
 

@@ -94,7 +94,8 @@ async def import_faces(settings: Settings, asked: Asked) -> Outcome:
 
 def _whole(source: str) -> str:
     """The same from wherever the command is given."""
-    return source if "://" in source else os.path.abspath(source)
+    whole = source if "://" in source else os.path.abspath(source)
+    return os.fsencode(whole).decode(errors="backslashreplace")
 
 
 def _access(settings: Settings, asked: Asked) -> Access | None:

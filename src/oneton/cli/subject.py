@@ -260,6 +260,7 @@ def _document(candidates: tuple[ScreenedFace, ...], found: Subject) -> dict[str,
             for each in candidates
         ],
         "things": [_shown(each) for each in found.things],
+        "kept_answers": found.answers,
         "audit": found.events,
     }
 
@@ -290,4 +291,6 @@ def _print(candidates: tuple[ScreenedFace, ...], found: Subject) -> None:
     for thing in found.things:
         images = f"{len(thing.images)} images" if thing.images else None
         print_line(thing.kind, thing.thing_id, images, f"by {thing.found_by}")
+    if found.answers:
+        stdout.print(f"{found.answers} answers, kept a day for repeated calls, name them")
     stdout.print(f"{len(found.events)} events of the audit trail are about the face records")

@@ -22,6 +22,7 @@ class Action(StrEnum):
     SEARCH = "search"
     MATCH = "match"
     READ_IMAGE = "read image"
+    REPEAT_ANSWER = "repeat answer"
     ERASE = "erase image"
     PURGE = "purge"
     CHANGE_FACE = "change face"

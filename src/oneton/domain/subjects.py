@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from uuid import UUID
 
@@ -77,10 +78,12 @@ class Subject(msgspec.Struct, frozen=True):
     Attributes:
         things: each after what led to it.
         events: of the audit trail about the face records, the oldest first; those stay.
+        answers: kept for calls that are repeated, and naming any of the things.
     """
 
     things: tuple[Thing, ...]
     events: tuple[AuditEvent, ...]
+    answers: int = 0
 
     @property
     def face_ids(self) -> tuple[FaceId, ...]:
@@ -89,3 +92,15 @@ class Subject(msgspec.Struct, frozen=True):
         return tuple(
             each.face_id for each in self.things if each.kind in faces and each.face_id is not None
         )
+
+
+def words_of(things: Iterable[Thing]) -> frozenset[str]:
+    """What an answer in JSON that tells of any of these holds: ids, and outer names in quotes."""
+    words: set[str] = set()
+    for each in things:
+        words.add(each.thing_id)
+        if each.face_id is not None:
+            words.add(str(each.face_id))
+        if each.external_id:
+            words.add(msgspec.json.encode(each.external_id).decode())
+    return frozenset(words)

@@ -76,6 +76,18 @@ def by_basic(authenticate: Authenticate) -> Check:
     return check
 
 
+def act_for(principal: Principal) -> None:
+    """From here on this is who acts, in the log and in the audit trail."""
+    structlog.contextvars.bind_contextvars(tenant=str(principal.tenant_id))
+    act_as(
+        Actor(
+            f"key {principal.key_id}",
+            actor().address,
+            structlog.contextvars.get_contextvars().get("request_id"),
+        )
+    )
+
+
 def make_guard(check: Check, platform: Platform, dialect: str) -> Guard:
     """A guard that leaves the principal in the request's state, and counts the call.
 
@@ -84,14 +96,7 @@ def make_guard(check: Check, platform: Platform, dialect: str) -> Guard:
 
     async def admit(connection: Connection, handler: BaseRouteHandler) -> None:
         principal = await check(connection)
-        structlog.contextvars.bind_contextvars(tenant=str(principal.tenant_id))
-        act_as(
-            Actor(
-                f"key {principal.key_id}",
-                actor().address,
-                structlog.contextvars.get_contextvars().get("request_id"),
-            )
-        )
+        act_for(principal)
         # Litestar's own answer to OPTIONS does nothing, and says none.
         is_options = connection.scope.get("method") == "OPTIONS"
         permissions = () if is_options else handler.opt["permissions"]

@@ -31,6 +31,7 @@ from oneton.images.blocks import stop_on_leaving, write_blocks
 from oneton.images.chunks import open_blocks, plain_size, seal_blocks
 from oneton.images.files import UNKNOWN_TYPE
 from oneton.images.keys import check_key, copy_key
+from oneton.images.scratch import scratch_file
 
 T = TypeVar("T")
 
@@ -165,7 +166,7 @@ class EncryptedStore:
         """
         key, number = _split(name)
         ring = await self._rings.ring(_tenant_of(key), fresh=True)
-        sealed, path = _form(key, ring.number), scratch / secrets.token_hex(16)
+        sealed, path = _form(key, ring.number), scratch_file(scratch, ring.tenant_id)
         stored = {each.key for each in await self._store.list_files(_folder_of(key))}
         if name not in stored:
             return False

@@ -38,6 +38,8 @@ _DOWN = (
     asyncpg.LockNotAvailableError,
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
+    # A standby, as the address may be for the minutes of a failover.
+    asyncpg.ReadOnlySQLTransactionError,
 )
 
 

@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from oneton.domain.errors import OnetonError, SettingError
 
 RESTORE_TABLE = "oneton_restore"
 """The mark of a restore under way; in no backup."""
 _LINE_BYTES = 1 << 26
+_SECRETS = frozenset({"sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
 
 
 async def dump(owner_dsn: str, snapshot: str, path: Path) -> None:
@@ -111,14 +112,21 @@ async def _run(program: str, dsn: str | None, *arguments: str) -> str:
 
 
 def login_of(dsn: str) -> tuple[Sequence[str], dict[str, str]]:
-    """An address for the command line, and the password apart from it."""
+    """An address for the command line, and the password apart from it.
+
+    Raises:
+        SettingError: it has another secret, which every user of this machine would see there.
+    """
     parts = urlsplit(dsn)
     user, _, host = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
     options = dict(parse_qsl(parts.query))
     secret = options.pop("password", unquote(password))
+    if others := sorted(_SECRETS & options.keys()):
+        raise SettingError(f"with {others[0]} in its address, Postgres cannot be backed up")
     netloc = f"{name}@{host}" if name else host
-    url = urlunsplit(parts._replace(netloc=netloc, query=urlencode(options)))
+    # To libpq a plus sign is no space.
+    url = urlunsplit(parts._replace(netloc=netloc, query=urlencode(options, quote_via=quote)))
     if url.startswith("postgresql:/") and not url.startswith("postgresql://"):
         url = url.replace("postgresql:/", "postgresql:///", 1)
     return [f"--dbname={url}"], {"PGPASSWORD": secret} if secret else {}

@@ -14,6 +14,7 @@ from oneton.domain.errors import ConflictError, KeyDestroyedError
 from oneton.domain.model import FaceNo, TenantId
 from oneton.records.audit import note
 from oneton.records.database import Connection, Database, one_row
+from oneton.records.locks import BACKUP, CHANGING_KEYS
 from oneton.records.news import CLOSED
 from oneton.records.templates import head_of_key
 from oneton.records.tenant_keys import TenantKeys, Wrapping
@@ -127,7 +128,8 @@ class Encryption:
         What is under way with the key in force is returned as it is.
 
         Raises:
-            ConflictError: a new key is wanted, and something is under way already.
+            ConflictError: a new key is wanted, and something is under way already; or a backup is
+                being created, which would lack the key of objects that are sealed meanwhile.
             KeyDestroyedError: the keys were destroyed.
         """
         await self._keys.ring(tenant, fresh=True)
@@ -143,6 +145,7 @@ class Encryption:
                 raise ConflictError("the tenant's data is being encrypted anew already")
             if row is not None:
                 return _run(row)
+            await _keep_backups_away(connection)
             if rotate:
                 await connection.execute(
                     "update tenant_key set retired_at = now() where key_no = $1", number
@@ -359,6 +362,13 @@ class Encryption:
 async def _lock(connection: Connection, tenant: TenantId) -> None:
     """Be the only one that changes keys, once nobody is writing templates."""
     await connection.execute("select pg_advisory_xact_lock($1, hashtext($2))", LOCK, str(tenant))
+
+
+async def _keep_backups_away(connection: Connection) -> None:
+    """Until the transaction ends."""
+    await connection.execute("select pg_advisory_xact_lock($1)", CHANGING_KEYS)
+    if not await connection.fetchval("select pg_try_advisory_xact_lock($1)", BACKUP):
+        raise ConflictError("a backup is being created: try again when it is done")
 
 
 def _run(row: asyncpg.Record) -> Run:

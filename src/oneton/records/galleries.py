@@ -192,7 +192,16 @@ async def insert_gallery(
     model_pack_no: int,
     new: NewGallery,
 ) -> Gallery:
-    """Insert an empty gallery's row within a transaction of its tenant."""
+    """Insert an empty gallery's row within a transaction of its tenant.
+
+    Raises:
+        NotFoundError: no such tenant, or it is being deleted.
+    """
+    # Whoever deletes the tenant waits for this lock, and then sees the gallery.
+    if not await connection.fetchval(
+        "select true from tenant where tenant_id = $1 and deleted_at is null for share", tenant
+    ):
+        raise NotFoundError("tenant", tenant)
     row = await one_row(
         connection,
         """insert into gallery (tenant_id, gallery_id, kind, model_pack_no, threshold,

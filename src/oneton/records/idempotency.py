@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from time import monotonic
+from uuid import UUID
 
 import msgspec
 
@@ -27,19 +29,30 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Idempotency:
-    """Keys of one tenant at a time; each is kept for a day."""
+    """Keys of one tenant at a time; each is kept for a day.
+
+    Whoever claims a key names itself as its owner. One that lost its key to another, for it was not
+    heard of for too long, changes nothing of it any more.
+    """
 
     def __init__(self, database: Database, *, lease_s: float = LEASE_S) -> None:
         self._database = database
         self._lease_s = lease_s
 
     async def claim(
-        self, tenant: TenantId, key: str, fingerprint: bytes, *, within_s: float = 30.0
+        self,
+        tenant: TenantId,
+        key: str,
+        fingerprint: bytes,
+        owner: UUID,
+        *,
+        within_s: float = 30.0,
     ) -> Answer | None:
         """The answer that the key has; None when the caller is to find it, and `keep` it.
 
         Args:
             fingerprint: of the call; a key is good for one.
+            owner: of the claim, random.
             within_s: how long to wait for another who is at it.
 
         Raises:
@@ -51,7 +64,7 @@ class Idempotency:
         while True:
             async with self._database.transaction(tenant) as connection:
                 claimed = await connection.fetchval(
-                    _CLAIM, tenant, key, fingerprint, self._lease_s, KEPT_HOURS
+                    _CLAIM, tenant, key, fingerprint, self._lease_s, KEPT_HOURS, owner
                 )
                 if claimed:
                     return None
@@ -66,40 +79,65 @@ class Idempotency:
             await asyncio.sleep(wait_s)
             wait_s = min(LOOK_AT_MOST_S, 1.5 * wait_s)
 
-    async def renew(self, tenant: TenantId, key: str) -> None:
+    async def renew(self, tenant: TenantId, key: str, owner: UUID) -> None:
         """Say that the caller is still at it."""
         async with self._database.transaction(tenant) as connection:
             await connection.execute(
-                "update idempotency set claimed_at = now() where key = $1 and done_at is null", key
+                """update idempotency set claimed_at = now()
+                   where key = $1 and owner = $2 and done_at is null""",
+                key,
+                owner,
             )
 
-    async def keep(self, tenant: TenantId, key: str, answer: Answer) -> None:
+    async def keep(self, tenant: TenantId, key: str, owner: UUID, answer: Answer) -> None:
         """Put down the answer that everybody gets."""
         async with self._database.transaction(tenant) as connection:
             await connection.execute(
                 """update idempotency set done_at = now(), status = $2, headers = $3, body = $4
-                   where key = $1""",
+                   where key = $1 and owner = $5 and done_at is null""",
                 key,
                 answer.status,
                 msgspec.json.encode(answer.headers).decode(),
                 answer.body,
+                owner,
             )
 
-    async def release(self, tenant: TenantId, key: str) -> None:
+    async def count(self, tenant: TenantId, words: Collection[str]) -> int:
+        """How many kept answers hold any of these, to the letter."""
+        async with self._database.transaction(tenant) as connection:
+            return int(await connection.fetchval(f"select count(*) {_HOLDING}", _bytes_of(words)))
+
+    async def forget(self, tenant: TenantId, words: Collection[str]) -> int:
+        """Delete the answers that hold any of these, so that their keys are free; how many."""
+        async with self._database.transaction(tenant) as connection:
+            gone = await connection.fetch(f"delete {_HOLDING} returning 1", _bytes_of(words))
+        return len(gone)
+
+    async def release(self, tenant: TenantId, key: str, owner: UUID) -> None:
         """Give a key back without an answer, as when the call may be tried again."""
         async with self._database.transaction(tenant) as connection:
             await connection.execute(
-                "delete from idempotency where key = $1 and done_at is null", key
+                "delete from idempotency where key = $1 and owner = $2 and done_at is null",
+                key,
+                owner,
             )
 
 
+def _bytes_of(words: Collection[str]) -> list[bytes]:
+    return [each.encode() for each in words]
+
+
+# A day's answers of one tenant at most.
+_HOLDING = """
+from idempotency where done_at is not null
+  and exists (select from unnest($1::bytea[]) as word where position(word in body) > 0)"""
 # A key is had by whoever comes first, after a crash, or when it has been kept long enough. One that
 # was claimed in the future was so by a clock that was set back, or it would be held for as long.
 _CLAIM = """
-insert into idempotency as i (tenant_id, key, fingerprint) values ($1, $2, $3)
+insert into idempotency as i (tenant_id, key, fingerprint, owner) values ($1, $2, $3, $6)
 on conflict (tenant_id, key) do update
   set claimed_at = now(), fingerprint = excluded.fingerprint, done_at = null, status = null,
-    headers = null, body = null
+    headers = null, body = null, owner = excluded.owner
   where (i.done_at is null and i.fingerprint = excluded.fingerprint
          and (i.claimed_at < now() - make_interval(secs => $4)
               or i.claimed_at > now() + make_interval(secs => $4)))

@@ -9,6 +9,10 @@ import asyncpg
 
 from oneton.records.database import Database, store_errors
 
+BACKUP = 7_316_010
+"""Backups under way hold it together; whoever changes keys holds it alone."""
+CHANGING_KEYS = 7_316_011
+"""Before that one, by whoever changes keys, so that only backups are ever in the way."""
 _KEYS = {
     "reindex": 7_316_001,
     "worker": 7_316_002,

@@ -11,15 +11,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
+import asyncpg
 import structlog
 
 from oneton.domain.audit import SEARCHES, Act
-from oneton.domain.errors import StoreDownError, UnavailableError
+from oneton.domain.errors import BadTextError, StoreDownError, UnavailableError
 from oneton.domain.model import TenantId
 from oneton.records.audit import INSERT_MANY, EventRow, event_row
 from oneton.records.database import Database
 
 log = structlog.get_logger()
+
+_OF_DATA = ("22", "23")
+"""Classes of SQLSTATE: data that cannot be kept, and rows that a constraint forbids."""
 
 FLUSH_S = 0.2
 """A crash loses the events of so long at most, while Postgres answers."""
@@ -81,7 +85,7 @@ class Trail:
                 async with self._writing:
                     await self._stop()
                 await self.flush()
-        except (StoreDownError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the process ends
             log.error("audit events are lost", events=len(self._waiting), why=str(error))
         finally:
             await self._stop()
@@ -90,7 +94,7 @@ class Trail:
         """Write all that was noted before the call.
 
         Raises:
-            StoreDownError: Postgres does not answer; nothing is forgotten.
+            StoreDownError: Postgres does not answer; nothing is forgotten, nor by any other error.
         """
         async with self._writing:
             left = len(self._waiting)
@@ -104,9 +108,9 @@ class Trail:
     async def _write(self, batch: Sequence[EventRow]) -> None:
         try:
             await self._database.fetch(INSERT_MANY, *map(list, zip(*batch, strict=True)))
-        except StoreDownError:
-            raise
-        except Exception:
+        except Exception as error:
+            if not _is_of_an_event(error):
+                raise
             # One that Postgres does not take must not keep the others out.
             if len(batch) == 1:
                 log.exception("an audit event was refused", action=batch[0][5])
@@ -132,3 +136,12 @@ class Trail:
             except StoreDownError as error:
                 log.warning("audit events wait", events=len(self._waiting), why=str(error))
                 await asyncio.sleep(FLUSH_S)
+            except Exception:
+                log.exception("audit events wait", events=len(self._waiting))
+                await asyncio.sleep(FLUSH_S)
+
+
+def _is_of_an_event(error: Exception) -> bool:
+    """Whether what was written is at fault, and would be every time."""
+    state = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
+    return isinstance(error, BadTextError) or (state or "").startswith(_OF_DATA)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
 import asyncpg
@@ -14,6 +14,7 @@ from oneton.domain.errors import ConflictError, OnetonError, StoreDownError
 from oneton.domain.requests import PICTURES
 from oneton.records.database import APP_ROLE, store_errors
 from oneton.records.dumps import RESTORE_TABLE
+from oneton.records.locks import BACKUP
 from oneton.records.migrate import MIGRATIONS
 
 _LOCK = 7_316_005
@@ -53,6 +54,8 @@ class OwnedDatabase:
                         "timezone": "UTC",
                         "idle_in_transaction_session_timeout": "0",
                         "statement_timeout": "0",
+                        # One that holds a lock says nothing for hours.
+                        "tcp_keepalives_idle": "60",
                     },
                 )
         except asyncpg.PostgresError as error:
@@ -63,7 +66,28 @@ class OwnedDatabase:
         except asyncpg.PostgresError as error:
             raise OnetonError(f"Postgres: {error}") from error
         finally:
-            await connection.close(timeout=10)
+            # What was done is done, whether or not Postgres hears the goodbye.
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await connection.close(timeout=10)
+
+    async def hold_keys(self) -> None:
+        """Let nobody begin to encrypt anew until this connection closes."""
+        await self._connection.execute("select pg_advisory_lock_shared($1)", BACKUP)
+
+    async def keys(self) -> dict[tuple[UUID, int], bool]:
+        """Tenant and number of every key there ever was; whether objects are sealed anew with it.
+
+        Objects that were there before a key are sealed with it by a run only.
+        """
+        if await self._connection.fetchval("select to_regclass('tenant_key')") is None:
+            return {}
+        rows = await self._connection.fetch(
+            """select k.tenant_id, k.key_no, exists (
+                 select from encryption_run r
+                 where r.tenant_id = k.tenant_id and r.key_no = k.key_no) as anew
+               from tenant_key k"""
+        )
+        return {(row["tenant_id"], row["key_no"]): row["anew"] for row in rows}
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[str]:

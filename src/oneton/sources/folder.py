@@ -86,6 +86,8 @@ class Table:
             return self._elsewhere(name, note)
         if not name:
             return missing(note)
+        if "\0" in name:
+            return refused(name, note, "BadName", "its name has a zero character")
         path = self._path.parent / name
         if self._inside and not path.resolve().is_relative_to(self._path.parent.resolve()):
             return refused(name, note, "BadName", "it lies outside of the folder")

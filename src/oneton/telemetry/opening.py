@@ -56,7 +56,7 @@ class Telemetry:
         self._state = State(
             parts.database,
             indexes.catch_up,
-            [indexes.cpu, indexes.upkeep],
+            [indexes.cpu, indexes.follow, indexes.upkeep],
             folders,
             await indexes.packs.named(indexes.packs.own_no),
             __version__,

@@ -57,6 +57,8 @@ class Loaded:
         snapshot_files: names of its segments.
         snapshot_at_s: when that was taken, monotonic.
         snapshot_failed_s: when the last one that could not be was tried.
+        newest: the gallery at the highest head that anybody asked for.
+        is_moving: changes are being applied.
         gone: the gallery was deleted; no file of it is to be written any more.
     """
 
@@ -66,7 +68,8 @@ class Loaded:
         self.fill = identity.fill
         self.identity = identity
         self.index: SegmentedIndex | None = None
-        self.lock = asyncio.Lock()
+        self.newest = gallery
+        self.is_moving = False
         self.size_bytes = 0
         self.snapshot_head = 0
         self.snapshot_files: set[str] = set()
@@ -87,7 +90,9 @@ class CatchUp:
     """Holds the indexes that this process was asked about.
 
     Args:
-        cpu: for changes that answers wait for.
+        cpu: for opening and loading.
+        follow: one thread for the changes that answers wait for, which would otherwise queue up
+            behind pictures; None is `cpu`.
         upkeep: one thread of low priority, for what would keep the others too long.
         packs: what is known of model packs by their numbers.
         load_within_s: how long a question waits for an index to be loaded; None is for ever.
@@ -105,10 +110,12 @@ class CatchUp:
         *,
         load_within_s: float | None = None,
         copies: CopySnapshots | None = None,
+        follow: Cpu | None = None,
     ) -> None:
         self._galleries = galleries
         self._faces = faces
         self._cpu = cpu
+        self._follow_cpu = follow or cpu
         self._upkeep = upkeep
         self._store = store
         self._packs = packs
@@ -313,7 +320,7 @@ class CatchUp:
             if await self._copies.download(held.identity, gallery.head, head):
                 index, manifest = await self._open(held, gallery)
         from_snapshot = len(index)
-        await self._replay(held, index, gallery)
+        await self._replay(held, index, gallery, self._cpu)
         held.index = index
         held.snapshot_head = 0 if manifest is None else manifest.head
         held.snapshot_files = set() if manifest is None else names_of(manifest)
@@ -350,11 +357,36 @@ class CatchUp:
         self.drop(held)
 
     async def _bring(self, held: Loaded, index: SegmentedIndex, gallery: Gallery) -> None:
-        async with held.lock:
-            await self._replay(held, index, gallery)
-            self.count(held)
+        """Bring an index to a gallery's head, or further.
 
-    async def _replay(self, held: Loaded, index: SegmentedIndex, gallery: Gallery) -> None:
+        Who comes while changes are applied waits for those and one round more, whatever the
+        number of others: a round goes as far as anybody has asked for by then.
+
+        Raises:
+            IndexLoadingError: it takes too long; it goes on all the same.
+        """
+        if gallery.head > held.newest.head:
+            held.newest = gallery
+        try:
+            async with asyncio.timeout(self._load_within_s):
+                while index.head < gallery.head:
+                    # A task of its own: who gives up waiting must not end it half way.
+                    task = self._start("bring", held.key, self._bring_newest(held, index))
+                    await asyncio.shield(task)
+        except TimeoutError:
+            raise IndexLoadingError("the gallery's index is catching up", 2) from None
+
+    async def _bring_newest(self, held: Loaded, index: SegmentedIndex) -> None:
+        held.is_moving = True
+        try:
+            await self._replay(held, index, held.newest, self._follow_cpu)
+            self.count(held)
+        finally:
+            held.is_moving = False
+
+    async def _replay(
+        self, held: Loaded, index: SegmentedIndex, gallery: Gallery, cpu: Cpu
+    ) -> None:
         """Apply what Postgres has after the index's head; many faces at once become segments."""
         behind = gallery.head - index.head
         if behind <= 0:
@@ -368,7 +400,7 @@ class CatchUp:
             pack_no=held.pack_no,
             chunk=LOAD_CHUNK if many else CHUNK,
         )
-        threads = self._upkeep if many else self._cpu
+        threads = self._upkeep if many else cpu
         async with aclosing(found) as chunks:
             async for changes in chunks:
                 await threads.run_upkeep(partial(index.catch_up, changes))

@@ -82,6 +82,9 @@ class CountUsage:
                 await self.flush()
             except OnetonError as error:
                 log.warning("usage is added later", error=str(error))
+            except Exception:
+                # Whatever it is: limits a day rest on this for as long as the process lives.
+                log.exception("usage is added later")
 
     async def flush(self) -> None:
         """Add what was counted so far, and read how many calls limited tenants made in all.

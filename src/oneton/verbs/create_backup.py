@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
+from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from oneton import __version__
 from oneton.domain.backups import FORMAT, Absence, Backup, ListedObject, ObjectCount, RowCounts
-from oneton.domain.errors import NotFoundError
+from oneton.domain.errors import ConflictError, NotFoundError
 from oneton.images import ImageStore
+from oneton.images.encrypted import key_number
 from oneton.records.dumps import dump
 from oneton.records.whole_database import OwnedDatabase
 from oneton.verbs.backup_folder import (
@@ -37,7 +39,11 @@ Advance = Callable[[str, int, int], None]
 
 
 class _Tally:
-    """What was copied so far."""
+    """What was copied so far.
+
+    Attributes:
+        keys: tenant and number of each key that something was sealed with.
+    """
 
     def __init__(self, file: BinaryIO, total: int) -> None:
         self.file = file
@@ -45,6 +51,21 @@ class _Tally:
         self.objects = 0
         self.size_bytes = 0
         self.absent: list[str] = []
+        self.keys: set[tuple[UUID, int]] = set()
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What the dump holds.
+
+    Attributes:
+        keys: tenant and number.
+    """
+
+    counts: RowCounts
+    migrations: list[str]
+    postgres: str
+    keys: frozenset[tuple[UUID, int]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +73,8 @@ class CreateBackup:
     """Writers never wait for it.
 
     The rows come first, all of one snapshot, then the objects that they name: an object is written
-    before its row and deleted after, so what is not there any more was erased meanwhile.
+    before its row and deleted after, so what is not there any more was erased meanwhile. Nobody
+    begins to encrypt anew meanwhile, for the rows lack the key that the objects would have.
 
     Args:
         owner_dsn: of the role that owns the schema.
@@ -74,34 +96,40 @@ class CreateBackup:
             incremental_from: a backup on the same disk; objects that are in it are linked to.
 
         Raises:
-            ConflictError: the folder is not empty.
+            ConflictError: the folder is not empty, or keys were changed all the same.
             NotFoundError: there is no backup to be incremental from.
             UnavailableError: a part does not answer, or the folder cannot be written.
         """
         old = None if incremental_from is None else BackupFolder(incremental_from)
         if old is not None:
             old.manifest()
+        async with OwnedDatabase.connect(self.owner_dsn) as database:
+            await database.hold_keys()
+            with new_folder(path) as folder:
+                return await self._fill(folder, old, copy=copy_objects)
+
+    async def _fill(self, folder: BackupFolder, old: BackupFolder | None, *, copy: bool) -> Backup:
         created_at = datetime.now(UTC)
-        with new_folder(path) as folder:
-            rows, migrations, version = await self._copy_rows(folder)
-            total = sum(1 for _ in _names(folder))
-            copied = await self._copy_objects(folder, total, old, copy=copy_objects)
-            (folder.path / NAMES).unlink()
-            backup = Backup(
-                format=FORMAT,
-                backup_id=uuid7(),
-                oneton=__version__,
-                created_at=created_at,
-                postgres=version,
-                migrations=migrations,
-                rows=rows,
-                objects=copied,
-                files={name: file_sum(folder.path / name) for name in (DUMP, LIST)},
-            )
-            folder.write_manifest(backup)
+        rows = await self._copy_rows(folder)
+        total = sum(1 for _ in _names(folder))
+        copied, sealed_with = await self._copy_objects(folder, total, old, copy=copy)
+        await self._check_keys(rows, sealed_with)
+        (folder.path / NAMES).unlink()
+        backup = Backup(
+            format=FORMAT,
+            backup_id=uuid7(),
+            oneton=__version__,
+            created_at=created_at,
+            postgres=rows.postgres,
+            migrations=rows.migrations,
+            rows=rows.counts,
+            objects=copied,
+            files={name: file_sum(folder.path / name) for name in (DUMP, LIST)},
+        )
+        folder.write_manifest(backup)
         return backup
 
-    async def _copy_rows(self, folder: BackupFolder) -> tuple[RowCounts, list[str], str]:
+    async def _copy_rows(self, folder: BackupFolder) -> _Rows:
         async with OwnedDatabase.connect(self.owner_dsn) as database, database.snapshot() as name:
             self.advance("database", 0, 1)
             dumping = asyncio.create_task(dump(self.owner_dsn, name, folder.dump))
@@ -109,9 +137,12 @@ class CreateBackup:
                 with (folder.path / NAMES).open("wb") as names:
                     async for key in database.named_objects():
                         names.write(key.encode() + b"\n")
-                rows = await database.counts()
-                migrations = await database.migrations()
-                version = await database.version()
+                rows = _Rows(
+                    await database.counts(),
+                    await database.migrations(),
+                    await database.version(),
+                    frozenset(await database.keys()),
+                )
                 await dumping
             finally:
                 dumping.cancel()
@@ -119,11 +150,25 @@ class CreateBackup:
         folder.dump.chmod(0o600)
         await asyncio.to_thread(_sync_file, folder.dump)
         self.advance("database", 1, 1)
-        return rows, migrations, version
+        return rows
+
+    async def _check_keys(self, rows: _Rows, sealed_with: set[tuple[UUID, int]]) -> None:
+        """Raise ConflictError when an object may be sealed with a key that the dump lacks.
+
+        The lock may have been lost with its connection, and objects that are only listed are copied
+        by somebody else. A number that no key ever had is of a damaged object, which stays so.
+        """
+        async with OwnedDatabase.connect(self.owner_dsn) as database:
+            now = await database.keys()
+        tenants = {each.tenant_id for each in rows.counts.tenants}
+        for key, anew in now.items():
+            if key not in rows.keys and key[0] in tenants and (anew or key in sealed_with):
+                raise ConflictError(f"the keys of tenant {key[0]} changed meanwhile, run it again")
 
     async def _copy_objects(
         self, folder: BackupFolder, total: int, old: BackupFolder | None, *, copy: bool
-    ) -> ObjectCount:
+    ) -> tuple[ObjectCount, set[tuple[UUID, int]]]:
+        """Returns what was copied, and the keys that it is sealed with."""
         with folder.list.open("xb") as file:
             folder.list.chmod(0o600)
             tally = _Tally(file, total)
@@ -138,13 +183,14 @@ class CreateBackup:
                 file.write(line_of(ListedObject(key, absent=why)))
             file.flush()
             os.fsync(file.fileno())
-        return ObjectCount(
+        count = ObjectCount(
             copied=copy,
             objects=tally.objects,
             size_bytes=tally.size_bytes,
             erased=len(tally.absent) - len(missing),
             missing=len(missing),
         )
+        return count, tally.keys
 
     async def _copy(
         self, key: str, folder: BackupFolder, tally: _Tally, old: BackupFolder | None, *, copy: bool
@@ -154,6 +200,8 @@ class CreateBackup:
         except NotFoundError:
             tally.absent.append(key)
             return
+        if number := key_number(data):
+            tally.keys.add((UUID(key.partition("/")[0]), number))
         if copy:
             before = None if old is None else old.object(key)
             await asyncio.to_thread(keep, folder.object(key), data, before)

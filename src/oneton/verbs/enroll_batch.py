@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic
 
+import msgspec
 import numpy as np
 import structlog
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from uuid_utils.compat import uuid7
 from oneton.biometrics.quality import check as check_quality
 from oneton.domain.audit import Act, Action
 from oneton.domain.errors import (
+    BadTextError,
     ConflictError,
     OnetonError,
     ProbeError,
@@ -55,8 +57,17 @@ log = structlog.get_logger()
 AT_ONCE = 16
 """Images that are stored side by side."""
 
-Outcome = Enrolment | OnetonError
-"""A ProbeError is of its picture; any other ends the batch, and stands for all that follow."""
+
+class Later(msgspec.Struct, frozen=True):
+    """A picture that was not added, and may be another time."""
+
+    why: str
+
+
+Outcome = Enrolment | Later | OnetonError
+"""A ProbeError is of its picture, and a BadTextError of what goes with it; any other error ends the
+batch, and stands for all that follow.
+"""
 
 
 @dataclass(frozen=True)
@@ -212,7 +223,8 @@ class EnrollBatch:
         except OnetonError as error:
             left = [place for place in range(len(batch)) if place not in outcomes]
             if len(left) > 1:
-                # Some of them may be added yet, as where a quota ends within the batch.
+                # Some of them may be added yet, as where a quota ends within the batch, or one of
+                # them is at fault.
                 await self._halve(outcomes, tenant, gallery_id, batch, left, if_missing)
             return [outcomes.get(place, error) for place in range(len(batch))]
         return [outcomes[place] for place in range(len(batch))]
@@ -231,7 +243,9 @@ class EnrollBatch:
             some = [batch[place] for place in half]
             done = await self._outcomes(tenant, gallery_id, some, if_missing)
             outcomes.update(zip(half, done, strict=True))
-            if any(_ends(each) for each in done):
+            ended = next((each for each in done if _ends(each)), None)
+            if ended is not None:
+                outcomes.update({place: ended for place in left if place not in outcomes})
                 return
 
     async def _fill(
@@ -329,7 +343,9 @@ class EnrollBatch:
             with stage("commit"):
                 async with self.faces.locked(gallery.tenant_id, gallery) as locked:
                     head = current.index.head if if_missing else None
-                    free = await _free(locked, model, plan, head)
+                    late = await _late(locked, model, plan)
+                    others = [each for each in plan if each not in late]
+                    free = await _free(locked, model, others, head)
                     if monotonic() - stored_s > self.commit_within_s:
                         raise UnavailableError("the enrolment took too long")
                     if free:
@@ -346,6 +362,8 @@ class EnrollBatch:
         for each in free:
             faces = each.each.analysis.faces
             outcomes[each.place] = Enrolment(each.face_id, added=True, score=None, faces=faces)
+        for each in late:
+            outcomes[each.place] = Later("the gallery is changing its model pack; import it again")
 
     async def _store(self, gallery: Gallery, planned: Planned) -> None:
         key = image_key(gallery.tenant_id, gallery.gallery_id, planned.face_id)
@@ -371,21 +389,30 @@ def _waits(planned: Planned, plan: Sequence[Planned], model: Model, if_missing: 
     return model.calibration.score(Cosine(float(cosines.max()))) >= planned.threshold
 
 
+async def _late(locked: LockedGallery, model: Model, plan: Sequence[Planned]) -> list[Planned]:
+    """Those that the gallery cannot take just now."""
+    gallery, second = locked.gallery, locked.gallery.second_pack_no
+    if gallery.second is not SecondPack.FILLED or second is None or not _fits(gallery, model, plan):
+        return []
+    # An index of the new pack that has passed this head would never hear of the face.
+    late = [each for each in plan if each.each.embeddings[second] is None]
+    keys = [each.each.key for each in late if each.each.key is not None]
+    taken = await locked.enrolled_with_each(keys) if keys else {}
+    return [each for each in late if each.each.key not in taken]
+
+
+def _fits(gallery: Gallery, model: Model, plan: Sequence[Planned]) -> bool:
+    """Whether the gallery has the packs that the plan was made for."""
+    return gallery.answers_under(model.number) and all(p.each.covers(gallery) for p in plan)
+
+
 async def _free(
     locked: LockedGallery, model: Model, plan: Sequence[Planned], searched_head: int | None
 ) -> list[Planned]:
     """Under the lock: those that nobody matches who was added since the search."""
     gallery = locked.gallery
-    if not gallery.answers_under(model.number) or not all(p.each.covers(gallery) for p in plan):
+    if not _fits(gallery, model, plan):
         return []
-    second = gallery.second_pack_no
-    if (
-        gallery.second is SecondPack.FILLED
-        and second is not None
-        and any(each.each.embeddings[second] is None for each in plan)
-    ):
-        # An index of the new pack that has passed this head would never hear of the face.
-        raise UnavailableError("the gallery is changing its model pack", retry_after_s=2)
     keys = [each.each.key for each in plan if each.each.key is not None]
     taken = await locked.enrolled_with_each(keys) if keys else {}
     free = [each for each in plan if each.each.key not in taken]
@@ -415,7 +442,7 @@ def _existing(face_id: FaceId, score: Score | None, each: Embedded) -> Enrolment
 
 
 def _ends(outcome: Outcome) -> bool:
-    return isinstance(outcome, OnetonError) and not isinstance(outcome, ProbeError)
+    return isinstance(outcome, OnetonError) and not isinstance(outcome, ProbeError | BadTextError)
 
 
 async def _side_by_side(calls: Sequence[Awaitable[None]]) -> None:

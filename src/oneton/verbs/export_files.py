@@ -18,6 +18,11 @@ BLOCK_BYTES = 1 << 20
 class Sink(Protocol):
     """Files by name; every method blocks."""
 
+    @property
+    def work(self) -> Path:
+        """A folder for files that are of no use later; it goes when the sink does."""
+        ...
+
     def add(self, name: str, data: bytes) -> None:
         """Write a file that does not get smaller, as a photo."""
         ...
@@ -39,21 +44,55 @@ def open_sink(out: Path) -> Sink:
     """A zip by its name's ending, else a folder.
 
     Raises:
-        SettingError: there is something of that name already, or it cannot be written.
+        SettingError: there is something of that name already, another export writes it, or it
+            cannot be written.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise SettingError(f"--out {out}: it is there already")
     beside = out.with_name(out.name + WRITING)
     try:
-        return _Zip(out, beside) if out.suffix.lower() == ".zip" else _Folder(out, beside)
+        beside.mkdir(mode=0o700)
+        try:
+            # Looked at now, for another export may have ended just before.
+            if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+                raise SettingError(f"--out {out}: it is there already")
+            return _Zip(out, beside) if out.suffix.lower() == ".zip" else _Folder(out, beside)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+    except FileExistsError as error:
+        raise SettingError(
+            f"--out {out}: another export is writing it; if none is, one was cut off: delete "
+            f"{beside}"
+        ) from error
     except OSError as error:
         raise SettingError(f"--out {out}: {error.strerror}") from error
 
 
-class _Zip:
+class _Beside:
+    """What is written lies in a folder of its own, which no other export takes."""
+
     def __init__(self, out: Path, beside: Path) -> None:
         self._out, self._beside = out, beside
-        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._whole = beside / "whole"
+        self.work = beside / "work"
+        self.work.mkdir(mode=0o700)
+        self._ended = False
+
+    def _name(self) -> None:
+        self._whole.replace(self._out)
+        self._remove()
+
+    def _remove(self) -> None:
+        # Once: what has that name afterwards is another's.
+        if self._ended:
+            return
+        self._ended = True
+        shutil.rmtree(self._beside, ignore_errors=True)
+
+
+class _Zip(_Beside):
+    def __init__(self, out: Path, beside: Path) -> None:
+        super().__init__(out, beside)
+        descriptor = os.open(self._whole, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         self._file = open(descriptor, "w+b")  # noqa: SIM115
         self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_STORED)
 
@@ -68,36 +107,34 @@ class _Zip:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        self._beside.replace(self._out)
+        self._name()
 
     def abandon(self) -> None:
         with suppress(OSError, ValueError):
             self._zip.close()
         with suppress(OSError):
             self._file.close()
-        self._beside.unlink(missing_ok=True)
+        self._remove()
 
 
-class _Folder:
+class _Folder(_Beside):
     def __init__(self, out: Path, beside: Path) -> None:
-        self._out, self._beside = out, beside
-        if beside.exists():
-            shutil.rmtree(beside)
-        beside.mkdir(mode=0o700)
+        super().__init__(out, beside)
+        self._whole.mkdir(mode=0o700)
 
     def add(self, name: str, data: bytes) -> None:
-        path = self._beside / name
+        path = self._whole / name
         path.parent.mkdir(mode=0o700, exist_ok=True)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(data)
 
     def add_file(self, name: str, path: Path) -> None:
-        shutil.copyfile(path, self._beside / name)
-        (self._beside / name).chmod(0o600)
+        shutil.copyfile(path, self._whole / name)
+        (self._whole / name).chmod(0o600)
 
     def finish(self) -> None:
         os.sync()
-        self._beside.rename(self._out)
+        self._name()
 
     def abandon(self) -> None:
-        shutil.rmtree(self._beside, ignore_errors=True)
+        self._remove()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import hashlib
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -115,17 +114,17 @@ class ExportGallery:
         pack = await self.model_packs.named(gallery.model_pack_no)
         sink = await anyio.to_thread.run_sync(open_sink, out)
         try:
-            with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as name:
-                work = _Work(self, tenant, gallery, sink, Path(name), begun, done)
-                exported = await work.write(pack, templates=templates)
+            work = _Work(self, tenant, gallery, sink, sink.work, begun, done)
+            exported = await work.write(pack, templates=templates)
+            details = {"gallery": gallery_id, "head": exported.head, "faces": exported.faces}
+            details["templates"] = exported.templates or 0
+            # First, so that there is no export that nothing was noted of.
+            await self.audit.note(tenant, actor().name, "export gallery", details)
             await anyio.to_thread.run_sync(sink.finish)
         except OSError as error:
             raise SettingError(f"--out {out}: {error.strerror or error}") from error
         finally:
             await anyio.to_thread.run_sync(sink.abandon)
-        details = {"gallery": gallery_id, "head": exported.head, "faces": exported.faces}
-        details["templates"] = exported.templates or 0
-        await self.audit.note(tenant, actor().name, "export gallery", details)
         return exported
 
 

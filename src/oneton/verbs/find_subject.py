@@ -11,9 +11,10 @@ import msgspec
 from oneton.domain.audit import AuditEvent, AuditFilter
 from oneton.domain.model import FaceId, Score, TenantId
 from oneton.domain.screening import ScreenedFace
-from oneton.domain.subjects import Roots, Subject, Thing, ThingKind
+from oneton.domain.subjects import Roots, Subject, Thing, ThingKind, words_of
 from oneton.records.audit import Audit
 from oneton.records.galleries import Galleries
+from oneton.records.idempotency import Idempotency
 from oneton.records.subjects import Links, Subjects
 from oneton.verbs.analyse import Picture
 from oneton.verbs.screen import MOST, Screen, Terms
@@ -52,6 +53,7 @@ class FindSubject:
 
     subjects: Subjects
     audit: Audit
+    answers: Idempotency
 
     async def __call__(self, tenant: TenantId, roots: Roots) -> Subject:
         """All rows, each after what led to it, and the audit events of the face records."""
@@ -71,7 +73,9 @@ class FindSubject:
             things |= {(each.kind, each.thing_id): _named(each, scores) for each in fresh}
             new = _following(fresh, known)
         events = await self._events(tenant, things.values())
-        return Subject(tuple(things.values()), events)
+        words = words_of(things.values())
+        answers = await self.answers.count(tenant, words) if words else 0
+        return Subject(tuple(things.values()), events, answers)
 
     async def _events(self, tenant: TenantId, things: Iterable[Thing]) -> tuple[AuditEvent, ...]:
         """Of other face records in an event nothing is said, for they are other persons'."""

@@ -16,6 +16,7 @@ import anyio.to_thread
 import msgspec
 
 from oneton.domain.errors import (
+    BadTextError,
     BusyError,
     NotFoundError,
     OnetonError,
@@ -39,6 +40,8 @@ HELD_BYTES = 256 << 20
 READERS = 8
 TRIES = 4
 """Of a batch, while a part does not answer."""
+RETRY_S = 1.0
+"""Before the second try; twice as long before each that follows."""
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -181,7 +184,8 @@ class _Run:
         """The next few items; the last may go past the bytes, for one is always taken."""
         chunk: list[Item] = []
         size, most = 0, min(BATCH, max(1, int(self.wanted.rate or BATCH)))
-        for item in islice(items, most):
+        for each in islice(items, most):
+            item = _nameable(each)
             chunk.append(item)
             size += self._size(item)
             if len(chunk) == most or size >= CHUNK_BYTES:
@@ -207,7 +211,7 @@ class _Run:
             data = await anyio.to_thread.run_sync(reading, limiter=self.readers)
         except ItemError as error:
             return replace(read, line=refused(item, error.reason, str(error)))
-        except (OSError, ProbeError, NotFoundError) as error:
+        except (OSError, ProbeError, NotFoundError, BadTextError) as error:
             return replace(read, line=refused_by(item, error))
         digest = await anyio.to_thread.run_sync(hashlib.sha256, data)
         key = note.idempotency_key or f"import:{item.name}:{digest.hexdigest()}"
@@ -303,15 +307,29 @@ class _Run:
         self, gallery_id: GalleryId, batch: Sequence[Embedded]
     ) -> Sequence[Outcome | Line]:
         """Again while a part does not answer: a key makes that safe."""
-        found: list[Outcome | Line] = []
+        found: dict[int, Outcome | Line] = {}
+        left = list(range(len(batch)))
         for tries in range(TRIES):
-            found += await self.enter(self.tenant, gallery_id, batch[len(found) :])
-            away = next((n for n, each in enumerate(found) if _is_away(each)), None)
-            if away is None or tries == TRIES - 1:
+            some = [batch[place] for place in left]
+            found.update(zip(left, await self.enter(self.tenant, gallery_id, some), strict=True))
+            # What follows one that is away may be added all the same: it is not to be told of as if
+            # an earlier import had done it.
+            left = [place for place in left if _is_away(found[place])]
+            if not left or tries == TRIES - 1:
                 break
-            del found[away:]
-            await asyncio.sleep(2**tries)
-        return found
+            await asyncio.sleep(RETRY_S * 2**tries)
+        return [found[place] for place in range(len(batch))]
+
+
+def _nameable(item: Item) -> Item:
+    """An item as it is, or refused by a name that can be shown when its own cannot be kept."""
+    shown = item.name.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+    if shown == item.name:
+        return item
+    why = "has a zero character" if "\0" in item.name else "is not UTF-8"
+    problem = item.note.problem or ItemError("BadName", f"its name {why}")
+    note = msgspec.structs.replace(item.note, problem=problem)
+    return replace(item, name=shown, size_bytes=0, stamp="", note=note)
 
 
 def _is_away(outcome: Outcome | Line) -> bool:

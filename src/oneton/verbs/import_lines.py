@@ -6,12 +6,12 @@ from enum import StrEnum
 
 import msgspec
 
-from oneton.domain.errors import OnetonError, ProbeError
+from oneton.domain.errors import BadTextError, OnetonError, ProbeError
 from oneton.domain.model import FaceId, Score
 from oneton.sources import Item
-from oneton.verbs.enroll_batch import Outcome
+from oneton.verbs.enroll_batch import Later, Outcome
 
-IMPORTED, SAME_PERSON = "Imported", "SamePerson"
+IMPORTED, SAME_PERSON, LATER = "Imported", "SamePerson", "Later"
 
 
 class Came(StrEnum):
@@ -66,8 +66,11 @@ def line_of(item: Item, outcome: Outcome | Line) -> Line | OnetonError:
     """What an item came to; an error that is not of its picture ends the import."""
     if isinstance(outcome, Line):
         return msgspec.structs.replace(outcome, file=item.name, stamp=item.stamp, nth=item.note.nth)
-    if isinstance(outcome, ProbeError):
+    if isinstance(outcome, ProbeError | BadTextError):
         return refused_by(item, outcome)
+    if isinstance(outcome, Later):
+        # Without a stamp it is taken up again by the run that goes on from here.
+        return msgspec.structs.replace(refused(item, LATER, outcome.why), stamp="")
     if isinstance(outcome, OnetonError):
         return outcome
     if outcome.added:

@@ -233,7 +233,7 @@ class KeepUp:
         for held in self.catch_up.held()[:-1]:
             if self.catch_up.size_bytes <= self.memory_bytes:
                 return
-            if held.lock.locked():
+            if held.is_moving:
                 continue
             index = held.index
             if index is not None and index.head > held.snapshot_head:

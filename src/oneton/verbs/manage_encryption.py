@@ -14,6 +14,7 @@ from oneton.domain.errors import ConflictError, NotFoundError, SettingError
 from oneton.domain.model import Tenant, TenantId
 from oneton.images import ObjectStore
 from oneton.images.encrypted import key_number
+from oneton.images.scratch import FOLDER, delete_scratch
 from oneton.records.encryption import Counted, Encryption, KeyState, Run
 
 WINDOW = 50_000
@@ -141,6 +142,7 @@ class ManageEncryption:
 
     def _delete_snapshots(self, tenant: TenantId) -> None:
         """On this machine; servers on others do as soon as they hear of it."""
+        delete_scratch(self.index_dir / FOLDER, tenant)
         for folder in (*self.index_dir.glob(f"*.{tenant}"), *self.index_dir.glob(f"*/*.{tenant}")):
             rmtree(folder, ignore_errors=True)
 

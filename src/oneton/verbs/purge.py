@@ -9,6 +9,7 @@ from oneton.domain.model import FaceId, TenantId
 from oneton.images import ImageStore
 from oneton.records.faces import Faces
 from oneton.records.galleries import Galleries
+from oneton.records.idempotency import Idempotency
 from oneton.records.reindexing import Reindexing
 
 
@@ -20,6 +21,7 @@ class Purge:
     faces: Faces
     images: ImageStore
     reindexing: Reindexing
+    answers: Idempotency
 
     async def __call__(self, tenant: TenantId, face_id: FaceId) -> None:
         """Purge a face record of any of the tenant's galleries.
@@ -33,6 +35,7 @@ class Purge:
         except NotFoundError:
             # A cut-over removed it, and keeps its old template for a rollback.
             if await self.reindexing.purge_dropped(tenant, face_id):
+                await self.answers.forget(tenant, [str(face_id)])
                 return
             raise
         gallery = await self.galleries.read(tenant, face.gallery_id)
@@ -40,4 +43,5 @@ class Purge:
             gone = await locked.purge(face_id)
         if not gone:
             raise NotFoundError("face record", face_id)
+        await self.answers.forget(tenant, [str(face_id)])
         await self.images.delete(face.image_key)

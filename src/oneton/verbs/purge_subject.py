@@ -14,9 +14,10 @@ from oneton.domain.errors import NotFoundError
 from oneton.domain.lists import EntryId, ListId, UserId
 from oneton.domain.model import FaceId, TenantId
 from oneton.domain.requests import RequestId
-from oneton.domain.subjects import Subject, Thing, ThingKind
+from oneton.domain.subjects import Subject, Thing, ThingKind, words_of
 from oneton.records.audit import Audit
 from oneton.records.face_expiries import FaceExpiries
+from oneton.records.idempotency import Idempotency
 from oneton.records.lists import Lists
 from oneton.records.vendor_users import VendorUsers
 from oneton.verbs.forget_merchant_user import ForgetMerchantUser
@@ -38,6 +39,7 @@ class PurgeSubject:
     users: VendorUsers
     expiries: FaceExpiries
     audit: Audit
+    answers: Idempotency
 
     async def __call__(self, tenant: TenantId, subject: Subject) -> None:
         """Purge what was found; what is gone already is no error.
@@ -45,13 +47,19 @@ class PurgeSubject:
         Raises:
             StoreDownError: call again.
         """
+        words = words_of(subject.things)
+        # First, for after a crash there may be no thing left that leads to them.
+        gone = await self.answers.forget(tenant, words) if words else 0
         for thing in reversed(subject.things):
             with suppress(NotFoundError):
                 await self._remove(tenant, thing)
         if subject.things:
+            # Of calls that ended meanwhile.
+            gone += await self.answers.forget(tenant, words)
             counts = {
                 str(kind): sum(each.kind is kind for each in subject.things) for kind in ThingKind
             }
+            counts["kept answer"] = gone
             details = {kind: count for kind, count in counts.items() if count}
             act = Act(Action.PURGE_SUBJECT, subject.face_ids, details=details)
             await self.audit.note_act(tenant, act)

@@ -9,7 +9,7 @@ import msgspec
 
 from oneton.biometrics.analyse import Analyser
 from oneton.domain.errors import NoFaceError, ProbeError
-from oneton.domain.model import Embedding, FaceId, Gallery, TenantId
+from oneton.domain.model import Embedding, FaceId, Gallery, SecondPack, TenantId
 from oneton.images import ImageStore
 from oneton.records.faces import Faces
 from oneton.records.galleries import Galleries
@@ -44,6 +44,10 @@ class ReembedFace:
         async with self.faces.locked(tenant, gallery) as locked:
             if locked.gallery.pack_nos != gallery.pack_nos:
                 return "its gallery changed its model packs meanwhile; run it again"
+            if locked.gallery.second is SecondPack.FILLED and any(
+                each is None for each in embeddings.values()
+            ):
+                return "its gallery is changing its model pack"
             row = await locked.connection.fetchrow(
                 """select face_no, idempotency_key from face
                    where face_id = $1 and image_erased_at is null for update""",

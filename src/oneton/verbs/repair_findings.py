@@ -27,6 +27,8 @@ from oneton.verbs.sweep import Sweep
 
 SWEEP_AT_MOST = 1000
 """Leftovers; of more than these and a tenth of all objects, rather the rows are lost."""
+LOST_AT_MOST = 10
+"""Images; of more than these and a tenth of all rows, rather the store is the wrong one."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class RepairFindings:
     Args:
         folder: of this machine's snapshots.
         accept_lost: rows whose image is lost are marked as erased.
+        lost_at_most: so many are believed in any case.
     """
 
     faces: Faces
@@ -48,10 +51,16 @@ class RepairFindings:
     folder: Path
     reembed: ReembedFace
     accept_lost: bool
+    lost_at_most: int = LOST_AT_MOST
 
-    async def __call__(self, findings: Sequence[Finding]) -> list[Repair]:
-        """Do what can be done; a finding that nothing is done about says why."""
-        swept = await self._sweep(findings)
+    async def __call__(self, findings: Sequence[Finding], rows: int = 0) -> list[Repair]:
+        """Do what can be done; a finding that nothing is done about says why.
+
+        Args:
+            rows: that name an image, of which some are lost.
+        """
+        doubt = self._doubt(findings, rows)
+        swept = doubt or await self._sweep(findings)
         repairs = []
         done: set[tuple[object, ...]] = set()
         for each in findings:
@@ -60,7 +69,7 @@ class RepairFindings:
             if each.kind in _BY_IMAGE and once in done:
                 repairs.append(Repair(each, True, "embedded again"))
                 continue
-            repair = await self._repair(each, swept)
+            repair = await self._repair(each, swept, doubt)
             if repair.done:
                 await self._note(repair)
                 if each.kind in _BY_IMAGE:
@@ -68,7 +77,17 @@ class RepairFindings:
             repairs.append(repair)
         return repairs
 
-    async def _repair(self, finding: Finding, swept: str) -> Repair:
+    def _doubt(self, findings: Sequence[Finding], rows: int) -> str:
+        """Why nothing is believed that the object store says; empty when it is."""
+        lost = sum(each.kind in _LOST for each in findings)
+        if lost <= max(LOST_AT_MOST, rows // 10, self.lost_at_most):
+            return ""
+        return (
+            f"{lost} of {rows} images are missing: is it the right object store? "
+            f"with --accept-lost-images, --lost-at-most {lost} believes it"
+        )
+
+    async def _repair(self, finding: Finding, swept: str, doubt: str) -> Repair:
         try:
             if finding.kind is Kind.LEFTOVER_OBJECT:
                 return Repair(finding, not swept, swept or "deleted")
@@ -76,7 +95,7 @@ class RepairFindings:
                 why = await self.reembed(_tenant(finding), FaceId(UUID(finding.subject)))
                 return Repair(finding, not why, why or "embedded again")
             if finding.kind in _LOST and self.accept_lost:
-                return await self._mark_lost(finding)
+                return Repair(finding, False, doubt) if doubt else await self._mark_lost(finding)
             done = await self._clear(finding)
         except UnavailableError:
             raise

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from uuid import UUID
 
 import anyio.to_thread
@@ -16,22 +18,29 @@ from oneton.domain.errors import OnetonError, SealBrokenError, SnapshotError
 from oneton.domain.model import TenantId
 from oneton.domain.sealing import Ring
 from oneton.images.encrypted import EncryptedStore
+from oneton.images.scratch import delete_scratch, has_scratch
 from oneton.records.encryption import Encryption, Run, StoredTemplate
 from oneton.records.locks import Locks
 from oneton.records.templates import open_templates, seal_template
 from oneton.records.tenant_keys import TenantKeys
+from oneton.verbs.sweep import made_at
+from oneton.verbs.watch_clock import WatchClock
 
 log = structlog.get_logger()
 
 WINDOW = 10_000
 """Templates looked at in one statement."""
 PAGE = 256
+UUID_WITH_TIME = 7
 AT_ONCE = 8
 """Objects that are sealed side by side."""
 SETTLE_S = 10.0
 """Replicas hear of a new key within seconds; a put that is slower than that looks for itself."""
 WAIT_S = 5.0
 """While another process is at it, or a part does not answer."""
+GRACE_S = 900.0
+LEFTOVERS_A_PAGE = 25
+"""More are not what was erased meanwhile, but rather rows that are lost: the sweep counts all."""
 
 Steps = AsyncGenerator[None, None]
 
@@ -48,6 +57,7 @@ class SealAnew:
         scratch: a folder for files in plain, of which copies are made.
         settle_s: age of a run from which objects are listed: what another replica sealed with the
             key before is stored by then.
+        grace_s: age from which an object without a row is a leftover, as the sweep has it.
     """
 
     encryption: Encryption
@@ -56,35 +66,53 @@ class SealAnew:
     locks: Locks
     scratch: Path
     settle_s: float = SETTLE_S
+    grace_s: float = GRACE_S
+    clock: WatchClock = field(default_factory=WatchClock)
 
     async def has_work(self) -> bool:
-        """Whether a run is under way."""
-        return bool(await self.encryption.open_runs())
+        """Whether a run is under way, or one left files in plain on this machine."""
+        return bool(await self.encryption.open_runs()) or has_scratch(self.scratch)
 
     async def run(self) -> None:
         """Until none is; another process may be at it."""
         while await self.has_work():
             async with self.locks.held("encryption") as mine:
-                if mine and await self.drain():
-                    return
+                if mine:
+                    await self._empty_scratch()
+                    if await self.drain():
+                        return
             await asyncio.sleep(WAIT_S)
 
     async def drain(self) -> bool:
         """Do a page of every run in turn, so that no tenant waits for another's millions.
 
+        One that fails is tried again after a while, and the others go on.
+
         Returns:
             whether all ended; False when what is left has to wait.
         """
         at_work: dict[UUID, Steps] = {}
+        waits_until_s: dict[UUID, float] = {}
         try:
             while runs := await self.encryption.open_runs():
-                for tenant, run_id in runs:
+                now_s = monotonic()
+                ready = [each for each in runs if waits_until_s.get(each[1], 0.0) <= now_s]
+                if not ready:
+                    return False
+                for tenant, run_id in ready:
                     if not await self._step(tenant, run_id, at_work):
-                        return False
+                        waits_until_s[run_id] = monotonic() + WAIT_S
         finally:
             for steps in at_work.values():
                 await steps.aclose()
         return True
+
+    async def _empty_scratch(self) -> None:
+        """Delete what a process left that ended half-way; who has the lock is the only one."""
+        try:
+            await anyio.to_thread.run_sync(delete_scratch, self.scratch)
+        except OSError as error:
+            log.warning("files in plain are left", folder=str(self.scratch), error=str(error))
 
     async def _step(self, tenant: TenantId, run_id: UUID, at_work: dict[UUID, Steps]) -> bool:
         run = await self.encryption.newest_run(tenant)
@@ -95,7 +123,8 @@ class SealAnew:
             await anext(steps)
         except StopAsyncIteration:
             at_work.pop(run_id)
-        except OnetonError as error:
+        except (OnetonError, OSError) as error:
+            # A disk that is full, too, keeps nobody but this run waiting.
             at_work.pop(run_id)
             log.warning("encryption waits", tenant=str(tenant), error=str(error))
             await self.encryption.note_why(run, str(error))
@@ -173,7 +202,11 @@ class SealAnew:
             yield
 
     async def _seal_objects(self, run: Run, keys: Sequence[str]) -> None:
-        """Seal a page; one that was erased meanwhile is deleted again."""
+        """Seal a page; one that was erased meanwhile is deleted again.
+
+        Of a page that was cut off, or of one that was erased just before, nobody knows which they
+        are: there everything goes that has no row and is too old to get one.
+        """
         before = await self._named(run.tenant_id, keys)
         changed = []
         for first in range(0, len(keys), AT_ONCE):
@@ -188,14 +221,30 @@ class SealAnew:
                     raise outcome
                 elif outcome:
                     changed.append(key)
-        # What no row named before is of an enrolment under way, or left to the sweep.
-        gone = before - await self._named(run.tenant_id, changed)
-        for key in changed:
-            if key in gone:
-                await self.store.delete(key)
+        unnamed = set(keys) - await self._named(run.tenant_id, keys)
+        gone = before & unnamed & set(changed)
+        for key in sorted(gone | await self._leftovers(unnamed - gone)):
+            await self.store.delete(key)
         await self.encryption.note_progress(
             run, phase="objects", reached=keys[-1], objects=len(changed)
         )
+
+    async def _leftovers(self, unnamed: set[str]) -> set[str]:
+        """Of objects without a row, those that no enrolment under way has stored."""
+        oldest = datetime.now(UTC).timestamp() - self.grace_s
+        found = {
+            key
+            for key in unnamed
+            if (made := _id_of(key)) is not None
+            and made.version == UUID_WITH_TIME
+            and made_at(made).timestamp() < oldest
+        }
+        if not found or await self.clock.doubt(self.grace_s) is not None:
+            return set()
+        if len(found) > LEFTOVERS_A_PAGE:
+            log.warning("too many leftovers to delete: the sweep judges them", objects=len(found))
+            return set()
+        return found
 
     async def _named(self, tenant: TenantId, keys: Sequence[str]) -> set[str]:
         """Those of some keys that a row names."""
@@ -242,7 +291,9 @@ def _seal_templates(
 
 
 def _id_of(key: str) -> UUID | None:
+    """None when oneton made no such key."""
     try:
-        return UUID(key.rpartition("/")[2])
+        _, _, name = key.split("/")
+        return UUID(name)
     except ValueError:
         return None

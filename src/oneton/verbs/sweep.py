@@ -232,7 +232,7 @@ class Sweep:
             report.doomed += 1
             return
         # The store and whoever made the key have clocks of their own.
-        if max(stored.modified_at, _made_at(parts["id"])) > too_young:
+        if max(stored.modified_at, made_at(UUID(parts["id"]))) > too_young:
             report.spared += 1
             return
         tenant, gallery = TenantId(UUID(parts["tenant"])), GalleryId(parts["gallery"])
@@ -242,7 +242,6 @@ class Sweep:
         report.leftovers.append(stored.key)
 
 
-def _made_at(name: str) -> datetime:
+def made_at(made: UUID) -> datetime:
     """When an id was made, as a UUIDv7 says; of any other long ago."""
-    made = UUID(name)
     return datetime.fromtimestamp((made.int >> 80) / 1000 if made.version == 7 else 0, UTC)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import msgspec
 import pytest
 
 from oneton.cli.import_journal import Journal, Task
-from oneton.domain.errors import NoFaceError, QuotaError, SettingError, StoreDownError
+from oneton.domain.errors import BadTextError, NoFaceError, QuotaError, SettingError, StoreDownError
 from oneton.domain.model import DEFAULT_GALLERY, Enrolment, FaceId, TenantId
 from oneton.sources import Item, ItemError, Note
+from oneton.verbs import import_faces
 from oneton.verbs.analyse import Picture
+from oneton.verbs.enroll_batch import Later, Outcome
 from oneton.verbs.import_faces import ImportFaces, Wanted
 from oneton.verbs.import_lines import Came, Line
 
@@ -30,13 +33,18 @@ class FakeEnroll:
 
     Attributes:
         room: how many are added until the quota ends.
+        away: what is not added the first time.
     """
 
-    def __init__(self, room: int = 1000) -> None:
+    def __init__(self, room: int = 1000, away: Sequence[bytes] = ()) -> None:
         self.room = room
+        self.away = set(away)
+        self.added: list[bytes] = []
         self.galleries = self.faces = self
 
-    async def read(self, *_: object) -> str:
+    async def read(self, *arguments: object) -> str:
+        if "\0" in str(arguments[1]):
+            raise BadTextError
         return "a gallery"
 
     async def enrolled_with_each(self, *arguments: Any) -> dict[str, UUID]:
@@ -55,10 +63,18 @@ class FakeEnroll:
 
     async def __call__(
         self, _tenant: object, _gallery: object, batch: Sequence[bytes], **_: object
-    ) -> list[Enrolment | QuotaError]:
-        outcomes: list[Enrolment | QuotaError] = []
-        for _photo in batch:
+    ) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for photo in batch:
+            if photo in self.away:
+                self.away.remove(photo)
+                outcomes.append(StoreDownError("away"))
+                continue
+            if photo in (b"bad text", b"later"):
+                outcomes.append(BadTextError() if photo == b"bad text" else Later("not now"))
+                continue
             self.room -= 1
+            self.added.append(photo)
             added = Enrolment(FaceId(uuid4()), added=True, score=None, faces=())
             outcomes.append(added if self.room >= 0 else QuotaError("no more faces"))
         return outcomes
@@ -125,6 +141,57 @@ async def test_a_part_that_is_away_ends_an_import_with_its_own_error() -> None:
 async def test_a_quota_ends_an_import_after_what_still_fits_is_told() -> None:
     lines = await run_import([item(f"{number:02}") for number in range(50)], FakeEnroll(room=40))
     assert [line.file for line in lines] == [*(f"{number:02}" for number in range(40)), "the quota"]
+
+
+@pytest.mark.anyio
+async def test_a_name_or_gallery_that_cannot_be_kept_is_refused_alone(tmp_path: Path) -> None:
+    nowhere = Note(gallery="a\0b")
+    items = [
+        item("a"),
+        item("b\udcff"),
+        item("c\0"),
+        replace(item("d"), note=nowhere),
+        item("e", b"bad text"),
+        item("f"),
+    ]
+    for _ in range(2):
+        lines = await run_import(items)
+        assert [(each.file, each.outcome, each.reason) for each in lines] == [
+            ("a", Came.ADDED, ""),
+            ("b\\udcff", Came.REFUSED, "BadName"),
+            ("c\\x00", Came.REFUSED, "BadName"),
+            ("d", Came.REFUSED, "BadText"),
+            ("e", Came.REFUSED, "BadText"),
+            ("f", Came.ADDED, ""),
+        ]
+        journal = Journal(tmp_path / "report.csv", TASK)
+        journal.append(lines)
+        journal.close()
+    journal = Journal(tmp_path / "report.csv", TASK)
+    assert [journal.has(each) for each in items] == [True, False, False, True, True, True]
+    journal.finish()
+    journal.close()
+
+
+@pytest.mark.anyio
+async def test_what_is_refused_until_later_is_not_done(tmp_path: Path) -> None:
+    items = [item("a"), item("b", b"later"), item("c")]
+    journal = Journal(tmp_path / "report.csv", TASK)
+    journal.append(await run_import(items))
+    assert [journal.has(each) for each in items] == [True, False, True]
+    assert journal.counts().of(Came.REFUSED, "Later") == 1
+    journal.close()
+
+
+@pytest.mark.anyio
+async def test_only_what_was_away_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_faces, "RETRY_S", 0)
+    enroll = FakeEnroll(away=[b"2", b"3"])
+    lines = await run_import(
+        [item(str(number), str(number).encode()) for number in range(6)], enroll
+    )
+    assert [each.outcome for each in lines] == [Came.ADDED] * 6
+    assert sorted(enroll.added) == [str(number).encode() for number in range(6)]
 
 
 def line(name: str, **changes: object) -> Line:

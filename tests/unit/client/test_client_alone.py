@@ -73,7 +73,7 @@ OPERATIONS = {
     "nativeListAudit": "audit",
     "listReindexRuns": "reindex_runs",
     "showReindexRun": "reindex_run",
-    "showUsage": "usage",
+    "nativeShowUsage": "usage",
 }
 
 

@@ -96,6 +96,19 @@ def test_a_manifest_of_a_folder_names_nothing_outside_of_it(tmp_path: Path) -> N
     assert [each and each.reason for each in problems] == ["BadName", "BadName"]
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_row_whose_name_has_a_zero_character_is_refused_alone(
+    inside: bool, tmp_path: Path
+) -> None:
+    rows = b'{"file":"a\\u0000.jpg"}\n{"file":"b.jpg"}\n'
+    folder = fill(tmp_path / "photos", {"faces.jsonl": rows, "b.jpg": b"b"})
+    source = open_source(str(folder if inside else folder / "faces.jsonl"))
+    assert source.count() == 2
+    first, second = source.items()
+    assert first.note.problem is not None
+    assert (first.note.problem.reason, second.read(LIMIT)) == ("BadName", b"b")
+
+
 def test_a_zipped_folder_has_its_manifest_in_it(tmp_path: Path) -> None:
     entries = {"top/1.jpg": b"1", "top/2.jpg": b"2", "top/manifest.csv": b"file\n2.jpg\n"}
     source = Archive(make_zip(tmp_path / "photos.zip", entries))

@@ -23,7 +23,7 @@ from oneton.edge.native import (
 from oneton.edge.native.bodies import BODY_LIMIT_BYTES
 from oneton.edge.native.callers import Caller, guard_sandbox
 from oneton.edge.native.problems import reply_problem
-from oneton.edge.native.repeats import AnswerRepeats
+from oneton.edge.native.repeats import DIALECT, AnswerRepeats
 from oneton.edge.platform import Platform
 
 __all__ = ["make_router", "reply_problem"]
@@ -64,12 +64,12 @@ def make_router(verbs: Platform) -> Router:
 
     # A function, for Litestar copies whatever else it is given here.
     def answer_repeats(app: ASGIApp) -> ASGIApp:
-        return AnswerRepeats(app, check, verbs.answer_once)
+        return AnswerRepeats(app, check, verbs)
 
     return Router(
         "/v1",
         route_handlers=HANDLERS,
-        guards=[make_guard(check, verbs, "native"), guard_sandbox],
+        guards=[make_guard(check, verbs, DIALECT), guard_sandbox],
         middleware=[answer_repeats],
         dependencies={"caller": Provide(provide_caller, sync_to_thread=False)},
         exception_handlers={Exception: reply_problem},

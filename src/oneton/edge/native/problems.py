@@ -16,6 +16,8 @@ from oneton.domain import errors
 
 log = structlog.get_logger()
 
+DENIED = "denied"
+"""Name in a request's state of whether it was refused for who asks, and not for what."""
 PROBLEM_TYPE = "application/problem+json"
 OURS = "an error of ours; the log says more"
 
@@ -129,11 +131,13 @@ def status_and_code(error: errors.OnetonError) -> tuple[int, str]:
     return next(ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS)
 
 
-def reply_problem(_: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+def reply_problem(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """Put any error into problem details."""
     headers: dict[str, str] = {}
     faults: tuple[Fault, ...] = ()
     detail = str(error)
+    if isinstance(error, errors.DeniedError):
+        request.state[DENIED] = True
     if isinstance(error, errors.OnetonError):
         status, code = status_and_code(error)
         if isinstance(error, errors.UnavailableError):

@@ -13,29 +13,44 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from oneton.domain import errors
 from oneton.domain.model import Permission
-from oneton.edge.guards import Check
+from oneton.edge.guards import Check, act_for
 from oneton.edge.native.callers import refuse_sandbox
-from oneton.edge.native.problems import InvalidInputError, ReusedKeyError, reply_problem
+from oneton.edge.native.problems import (
+    DENIED,
+    InvalidInputError,
+    ReusedKeyError,
+    reply_problem,
+)
 from oneton.edge.native.schemas import REPEAT_KEY
-from oneton.verbs.answer_once import Answer, AnswerOnce
+from oneton.edge.platform import Platform
+from oneton.verbs.answer_once import Answer
 
+DIALECT = "native"
 ENROLL_KEY = "enroll_key"
 """Name in a request's state of the key that an enrolment is carried out once under."""
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 _NOT_KEPT = {"content-length"}
 
 
+class _DeniedError(Exception):
+    """An answer that the next call with the key may not get, for a quota may be raised."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
 class AnswerRepeats:
     """ASGI middleware around a router's calls; one without the header passes through.
 
     Who asks is found out here already, as the guard does within, for neither a stranger nor a key
-    without the permission may read another's answer.
+    without the permission may read another's answer. A repeat is counted and noted, too.
     """
 
-    def __init__(self, app: ASGIApp, check: Check, answer_once: AnswerOnce) -> None:
+    def __init__(self, app: ASGIApp, check: Check, verbs: Platform) -> None:
         self._app = app
         self._check = check
-        self._answer_once = answer_once
+        self._verbs = verbs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP or scope["method"] != "POST":
@@ -56,8 +71,11 @@ class AnswerRepeats:
 
     async def _answer(self, request: Request[Any, Any, Any], given: list[str]) -> Answer:
         principal = await self._check(request)
+        act_for(principal)
         handler: BaseRouteHandler = request.scope["route_handler"]
-        principal.require(*handler.opt["permissions"])
+        permissions = handler.opt["permissions"]
+        principal.require(*permissions)
+        await self._verbs.check_open(principal.tenant_id)
         refuse_sandbox(principal, handler)
         key = given[0]
         if len(given) > 1 or not _PRINTABLE.fullmatch(key):
@@ -72,15 +90,22 @@ class AnswerRepeats:
         async def work() -> Answer:
             nonlocal is_first
             is_first = True
-            return await self._collect(request)
+            answer = await self._collect(request)
+            if request.state.get(DENIED):
+                raise _DeniedError(answer)
+            return answer
 
+        once, tenant = self._verbs.answer_once, principal.tenant_id
         try:
-            answer = await self._answer_once(
-                principal.tenant_id, f"native {key}", fingerprint, work
-            )
+            answer = await once(tenant, f"native {key}", fingerprint, work)
+        except _DeniedError as denied:
+            return denied.answer
         except errors.ConflictError as error:
             raise ReusedKeyError(str(error)) from error
         if not is_first:
+            # The guard within has done neither.
+            await self._verbs.count_usage(principal, DIALECT, permissions)
+            once.note_repeat(tenant, handler.handler_name, answer.status)
             headers = {**answer.headers, "idempotency-replayed": "true"}
             answer = Answer(answer.status, headers, answer.body)
         return answer
