@@ -16,6 +16,7 @@ from _bench_load_client import Http, Operation, Reply, photo_text
 from _photos import package_people, variations
 
 GALLERY = "/v1/galleries/default/faces"
+COMING = "coming"
 STAYING, STRANGERS, MATCHES = 60, 60, 40
 LOADING_S = 180
 
@@ -57,15 +58,16 @@ def cast_of_folder(folder: Path) -> Cast:
 class People:
     """Prepared calls about a cast, over one key, and what is known of the gallery.
 
-    Calls that the model answers otherwise before the load begins are left out, so that an answer
-    that is wrong under load is the load's fault.
+    Calls that the model answers otherwise before the load begins are left out, and so are searches
+    that it would answer with somebody who is to be inserted, so that an answer that is wrong under
+    load is the load's fault.
     """
 
     def __init__(self, http: Http, secret: str, cast: Cast) -> None:
         self._http, self._secret = http, secret
         self._random = Random(3)
         self._cast = cast
-        self._searches: list[tuple[bytes, str | None]] = []
+        self._searches: list[tuple[bytes, str, str | None]] = []
         self._matches: list[tuple[bytes, bool]] = []
         self._new = deque(cast.coming)
         self._known: list[tuple[bytes, str]] = []
@@ -94,8 +96,9 @@ class People:
                 await self._keep_search(photo, face_id)
         for photo in self._cast.strangers:
             await self._keep_search(photo, None)
+        await self._drop_lookalikes()
         await self._keep_matches()
-        found = sum(face_id is not None for _, face_id in self._searches)
+        found = sum(face_id is not None for *_, face_id in self._searches)
         print(
             f"{found} photos of {len(ids)} people who are found,"
             f" {len(self._searches) - found} of strangers, {len(self._matches)} pairs,"
@@ -118,7 +121,34 @@ class People:
     async def _keep_search(self, photo: bytes, face_id: str | None) -> None:
         request = self._post("/v1/identify", {"image": photo_text(photo), "limit": 1})
         if not judge_search(await self._http(request), face_id):
-            self._searches.append((request, face_id))
+            self._searches.append((request, photo_text(photo), face_id))
+
+    async def _drop_lookalikes(self) -> None:
+        """Leave out the searches that somebody who is to be inserted would answer."""
+        await self._http(self._post("/v1/galleries", {"name": COMING}))
+        left = deque(self._cast.coming)
+
+        async def enroll() -> None:
+            while left:
+                body = {"image": photo_text(left.popleft())}
+                await self._http(self._post(f"/v1/galleries/{COMING}/faces", body))
+
+        await asyncio.gather(*(enroll() for _ in range(4)))
+        kept = []
+        for request, photo, face_id in self._searches:
+            body = {"image": photo, "limit": 1, "galleries": [COMING]}
+            if not judge_search(await self._http(self._post("/v1/identify", body)), None):
+                kept.append((request, photo, face_id))
+        self._searches = kept
+        path = f"/v1/galleries/{COMING}?confirm={COMING}"
+        reply = await self._http(self._http.request("DELETE", path, self._secret))
+        job = f"/v1/jobs/{json.loads(reply.body)['job_id']}"
+        for _ in range(LOADING_S):
+            reply = await self._http(self._http.request("GET", job, self._secret))
+            if json.loads(reply.body)["state"] == "done":
+                return
+            await asyncio.sleep(1)
+        raise RuntimeError("the gallery of those to come was not deleted")
 
     async def _keep_matches(self) -> None:
         others = cycle([each[0] for each in self._cast.staying[1:]])
@@ -137,7 +167,7 @@ class People:
         return self._http.request("POST", path, self._secret, body)
 
     async def _search(self) -> tuple[Reply, str]:
-        request, face_id = self._random.choice(self._searches)
+        request, _, face_id = self._random.choice(self._searches)
         reply = await self._http(request)
         return reply, judge_search(reply, face_id)
 

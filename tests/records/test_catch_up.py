@@ -68,6 +68,19 @@ async def test_questions_at_many_heads_share_the_rounds(
     assert heads[-1] == current.index.head == 9
 
 
+async def test_a_question_that_comes_as_a_round_ends_begins_another(
+    house: House, catch_up: CatchUp, rng: np.random.Generator
+) -> None:
+    tenant = house.tenant.tenant_id
+    current = await catch_up(tenant, DEFAULT_GALLERY)
+    over = asyncio.create_task(asyncio.sleep(0))
+    await over
+    catch_up._tasks["bring", catch_up.held()[0].key] = over
+    await add(house.faces, house.gallery, unit_rows(rng, 1)[0])
+    assert (await catch_up(tenant, DEFAULT_GALLERY)).index is current.index
+    assert current.index.head == 1
+
+
 async def test_a_question_that_is_given_up_ends_nobody_elses(
     house: House,
     catch_up: CatchUp,

@@ -13,7 +13,12 @@ from _dialects import PAGE, Result, Row, make_page, read_page, read_results, row
 from oneton.settings import CLIENT_NAMES, SETTING_NAMES
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"]
+DOCUMENTS = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md"))),
+]
 # Made when oneton runs, not in git.
 MADE = {"index_snapshots/"}
 
@@ -22,14 +27,19 @@ MADE = {"index_snapshots/"}
 def test_every_path_in_a_document_exists(name: str) -> None:
     text = (ROOT / name).read_text()
     named = set(re.findall(r"`((?:src|scripts|tests|docs|\.ci)/[\w./-]+)`", text))
-    named |= set(re.findall(r"\]\(([\w./-]+)\)", text))
+    beside = (ROOT / name).parent
+    missing_links = [
+        link
+        for link in re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", text)
+        if not (beside / link).exists()
+    ]
     named |= set(re.findall(r"^(scripts/\w+)", text, re.MULTILINE))
     missing = sorted(each for each in named - MADE if not (ROOT / each).exists())
-    assert missing == []
+    assert missing + missing_links == []
 
 
-def test_the_readme_names_every_setting_and_no_other() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_page_of_settings_names_every_one_and_no_other() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text()
     named = set(re.findall(r"ONETON_[A-Z0-9_]+", text))
     for row in re.findall(r"^\| (`ONETON_.*?) \|", text, re.MULTILINE):
         first, *rest = re.findall(r"`(\w+)`", row)

@@ -282,13 +282,15 @@ class CatchUp:
     def _start(self, what: str, key: _Key, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Begin a piece of work, unless it is under way."""
         task = self._tasks.get((what, key))
-        if task is not None:
+        # One that is over, and is about to be forgotten, did not see what this one is for.
+        if task is not None and not task.done():
             work.close()
             return task
         task = self._tasks[what, key] = asyncio.create_task(work)
 
         def ended(done: asyncio.Task[None]) -> None:
-            del self._tasks[what, key]
+            if self._tasks.get((what, key)) is done:
+                del self._tasks[what, key]
             if not done.cancelled() and done.exception() is not None:
                 log.debug("ended with an error", what=what, error=str(done.exception()))
 
