@@ -111,8 +111,8 @@ log = structlog.get_logger()
 
 SWEEP_AFTER_S = 5.0
 """First the indexes are to load: a sweep reads every face record."""
-ENROL_NICE = 5
-"""Enrolments give way to searches: a third of their share where there is too little for both."""
+ENROL_NICE = 10
+"""Enrolments give way to searches: a tenth of their share where there is too little for both."""
 SWEEP_AT_MOST = 100
 """Leftovers that a server deletes unasked, unless they are under a tenth of all objects."""
 TIDY_EVERY_S = 60.0
