@@ -14,7 +14,16 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.fixtures.servers import Client, MakeClient, MakePlace, Place, new_tenant, run_server
+from tests.fixtures.servers import (
+    INSERT,
+    Client,
+    MakeClient,
+    MakePlace,
+    Place,
+    as_base64,
+    new_tenant,
+    run_server,
+)
 
 pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -26,6 +35,10 @@ def own_index(place: Place) -> Place:
     return Place(
         place.folder, {**place.environ, "ONETON_INDEX_DIR": str(place.folder / "index")}, place.dsns
     )
+
+
+def first_photo(folder: Path) -> bytes:
+    return min(folder.glob("*.jpg")).read_bytes()
 
 
 @contextmanager
@@ -55,6 +68,7 @@ def test_a_backup_under_load_is_restored_and_proved(
     people: dict[str, bytes],
     s3_settings: dict[str, str],
     tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     place, target = own_index(make_place()), own_index(make_place(**s3_settings))
     backup = str(tmp_path / "backup")
@@ -62,6 +76,10 @@ def test_a_backup_under_load_is_restored_and_proved(
         client = make_client(server.url, new_tenant(place, "acme"))
         for name in sorted(people):
             client.insert(people[name])
+        if SAMPLE > 50:
+            folders = sorted(request.getfixturevalue("lfw").iterdir())
+            for folder in folders[: SAMPLE + SAMPLE // 5]:
+                client.http.post(INSERT, json={"idPhoto": as_base64(first_photo(folder))})
         with changing(client, [people["ada"], people["bea"]]) as ids:
             made = place.json("backup", "create", backup)
             deep = json.loads(place.command("doctor", "--deep", "--json", check=False).stdout)
@@ -72,6 +90,7 @@ def test_a_backup_under_load_is_restored_and_proved(
 
     proof = target.json("backup", "restore", backup, "--sample", str(SAMPLE))
     assert proof["proved"]
+    print(proof["sampled"], made["objects"])
     assert proof["sampled"]["agreed"] == proof["sampled"]["searched"] > 5
     deep = target.json("doctor", "--deep", "--checksums")
     assert deep["clean"], deep
