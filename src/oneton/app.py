@@ -78,7 +78,6 @@ from oneton.verbs.browse_faces import BrowseFaces
 from oneton.verbs.catch_up import CatchUp
 from oneton.verbs.check_health import CheckHealth
 from oneton.verbs.count_usage import CountUsage
-from oneton.verbs.cpu import Cpu
 from oneton.verbs.enroll import Enroll
 from oneton.verbs.enroll_request import EnrollRequest
 from oneton.verbs.erase import Erase
@@ -111,8 +110,6 @@ log = structlog.get_logger()
 
 SWEEP_AFTER_S = 5.0
 """First the indexes are to load: a sweep reads every face record."""
-ENROL_NICE = 10
-"""Enrolments give way to searches: a tenth of their share where there is too little for both."""
 SWEEP_AT_MOST = 100
 """Leftovers that a server deletes unasked, unless they are under a tenth of all objects."""
 TIDY_EVERY_S = 60.0
@@ -143,7 +140,6 @@ class Verbs:
     load_model: LoadModel
     sweep: Sweep
     tidy: Tidy
-    enrolling: Cpu
 
 
 @asynccontextmanager
@@ -162,8 +158,7 @@ async def open_verbs(
     """
     async with open_indexes(settings, parts, load_within_s=load_within_s) as indexes:
         load = make or partial(make_analyser, settings)
-        behind = Cpu(settings.cpu_threads, 0, name="enrol", nice=ENROL_NICE, within=indexes.cpu)
-        load_model = LoadModel(indexes.packs, load, indexes.cpu, behind)
+        load_model = LoadModel(indexes.packs, load, indexes.cpu)
         signing = {
             purpose: await parts.keys.signing_secret(purpose, secrets.token_bytes(32))
             for purpose in ("token", "media", "cypherface")
@@ -174,7 +169,7 @@ async def open_verbs(
             indexes.keep_up.ask,
             indexes.catch_up.hear_closed,
         )
-        verbs = _wire(settings, parts, load_model, indexes, signing, behind)
+        verbs = _wire(settings, parts, load_model, indexes, signing)
         count_usage = verbs.platform.count_usage
         following = [asyncio.create_task(each.run()) for each in (news, count_usage)]
         try:
@@ -185,7 +180,6 @@ async def open_verbs(
             await asyncio.gather(*following, return_exceptions=True)
             with suppress(OnetonError):
                 await count_usage.flush()
-            behind.close()
 
 
 def _wire(
@@ -194,11 +188,10 @@ def _wire(
     load_model: LoadModel,
     indexes: Indexes,
     signing: dict[str, bytes],
-    enrolling: Cpu,
 ) -> Verbs:
     cpu, catch_up = indexes.cpu, indexes.catch_up
     find = Find(catch_up, cpu, parts.faces)
-    identify = Identify(load_model, catch_up, find, parts.trail)
+    identify = Identify(load_model, catch_up, find, parts.trail, parts.searches_first)
     verify = Verify(load_model, parts.trail)
     enroll = Enroll(
         load_model,
@@ -208,6 +201,7 @@ def _wire(
         parts.images,
         settings.sweep_grace_s / 2,
         parts.trail,
+        parts.searches_first,
     )
     keep_picture = KeepPicture(Pictures(parts.database), parts.images, parts.trail)
     sign_results = SignResults(SigningKeys(parts.database), settings.public_url or "oneton")
@@ -223,7 +217,7 @@ def _wire(
         check_health=CheckHealth(parts.database, parts.images),
         check_open=make_check_open(parts),
         identify=identify,
-        screen=Screen(load_model, catch_up, find, parts.trail),
+        screen=Screen(load_model, catch_up, find, parts.trail, parts.searches_first),
         enroll=enroll,
         enroll_request=EnrollRequest(enroll, parts.images),
         erase=Erase(parts.faces, parts.images),
@@ -270,7 +264,6 @@ def _wire(
         load_model=load_model,
         sweep=make_sweep(parts),
         tidy=make_tidy(parts),
-        enrolling=enrolling,
     )
 
 

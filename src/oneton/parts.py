@@ -68,6 +68,7 @@ from oneton.verbs.purge_expired import PurgeExpired
 from oneton.verbs.read_audit import ReadAudit
 from oneton.verbs.reindex import Reindex
 from oneton.verbs.saved_requests import SavedRequests
+from oneton.verbs.searches_first import SearchesFirst
 from oneton.verbs.show_usage import ShowUsage
 from oneton.verbs.sweep import Sweep
 from oneton.verbs.tidy import Tidy
@@ -106,10 +107,12 @@ class Parts:
         objects: the store below it, whose bytes are as they lie there.
         watch: told of what is done.
         sealing: None where encryption is off.
+        searches_first: what the searches and the changes of this process have in common.
     """
 
     watch: Watch = field(default=NO_WATCH, kw_only=True)
     sealing: Sealing | None = field(default=None, kw_only=True)
+    searches_first: SearchesFirst = field(kw_only=True)
     database: Database
     images: ObjectStore
     objects: ObjectStore
@@ -215,6 +218,7 @@ async def open_parts(settings: Settings, watch: Watch = NO_WATCH) -> AsyncIterat
             trail,
             watch=watch,
             sealing=sealing,
+            searches_first=SearchesFirst(settings.cpu_threads),
         )
 
 
@@ -471,6 +475,7 @@ def make_purge(parts: Parts) -> Purge:
         parts.images,
         Reindexing(parts.database),
         Idempotency(parts.database),
+        parts.searches_first,
     )
 
 

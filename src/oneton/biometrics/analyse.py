@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ LIMIT_PIXELS = 50_000_000
 # The chip shows a face some 80 pixels wide: below, a reduced JPEG has lost detail that it needs.
 _DETAIL_SIDE = 100
 _TRIED_SIDE = 1024
+
+# Its threads spin while they wait, on cores that others need, and a chip is too small to share.
+cv2.setNumThreads(1)
 
 
 class Analyser:

@@ -19,8 +19,6 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from oneton.domain.urgency import gives_way
-
 _TRIAL_RUNS = 10
 _CHANCES = 8
 _WORTH = 0.9
@@ -34,12 +32,10 @@ class Callers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._count = 0
-        self._urgent = 0
 
     def __enter__(self) -> None:
         with self._lock:
             self._count += 1
-            self._urgent += not gives_way()
 
     def __exit__(
         self,
@@ -49,12 +45,11 @@ class Callers:
     ) -> None:
         with self._lock:
             self._count -= 1
-            self._urgent -= not gives_way()
 
     @property
     def alone(self) -> bool:
-        """Whether nobody is at work whom the calling thread would take the cores from."""
-        return (self._count if gives_way() else self._urgent) <= 1
+        """Whether one caller has all cores."""
+        return self._count <= 1
 
 
 class OnnxNetwork:

@@ -143,7 +143,6 @@ async def _serve(
         )
         await verbs.load_model(verbs.load_model.own_no)
         await telemetry.show(parts, verbs.indexes)
-        telemetry.show_budget(verbs.enrolling)
         gc.freeze()
         gc.enable()
         server = _Server(config)

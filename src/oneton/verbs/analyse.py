@@ -49,24 +49,14 @@ Ranking = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Analyse:
-    """Errors are those of `biometrics.analyse` and BusyError.
-
-    Attributes:
-        behind: the same budget in threads that give way to the others.
-    """
+    """Errors are those of `biometrics.analyse` and BusyError."""
 
     analyser: Analyser
     cpu: Cpu
-    behind: Cpu | None = None
 
     async def __call__(self, picture: Picture) -> Analysis:
         """Analyse in a thread of the budget."""
         return await self.cpu.run(partial(self._analyse, picture))
-
-    @property
-    def giving_way(self) -> Analyse:
-        """The same for work that may take longer, so that searches take less."""
-        return self if self.behind is None else Analyse(self.analyser, self.behind)
 
     async def and_search(
         self, picture: Picture, index: GalleryIndex, k: int

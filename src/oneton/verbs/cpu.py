@@ -9,24 +9,14 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import TypeVar
 
-from oneton.domain import urgency
 from oneton.domain.errors import BusyError
 from oneton.domain.stages import waited
 
 T = TypeVar("T")
-
-
-@dataclass
-class Room:
-    """How many computations were let in; all of it happens on the event loop."""
-
-    limit: int
-    admitted: int = 0
 
 
 class Cpu:
@@ -39,7 +29,6 @@ class Cpu:
         queue_limit: computations that may wait for a thread.
         name: of the threads.
         nice: 1 to 19 gives way to the others' threads, where the system can (Linux).
-        within: whose limit the computations count for; their threads are apart.
         idle: they run only when nobody else wants a core; not beside threads of this process that
             answer, which would wait for the interpreter's lock with them.
 
@@ -57,7 +46,6 @@ class Cpu:
         name: str = "cpu",
         nice: int = 0,
         idle: bool = False,
-        within: Cpu | None = None,
     ) -> None:
         self._threads = ThreadPoolExecutor(
             threads, thread_name_prefix=name, initializer=_give_way, initargs=(nice, idle)
@@ -67,12 +55,13 @@ class Cpu:
         self.running = 0
         self.waiting = 0
         self.refused = 0
-        self.room: Room = within.room if within else Room(threads + queue_limit)
+        self._limit = threads + queue_limit
+        self._admitted = 0
         self._counting = threading.Lock()
 
     def check_room(self) -> None:
         """Raise BusyError when another computation would be refused now."""
-        if self.room.admitted >= self.room.limit:
+        if self._admitted >= self._limit:
             self.refused += 1
             raise BusyError("the server is at its limit", retry_after_s=1)
 
@@ -83,11 +72,11 @@ class Cpu:
             BusyError: the queue is full.
         """
         self.check_room()
-        self.room.admitted += 1
+        self._admitted += 1
         try:
             return await self.run_upkeep(function)
         finally:
-            self.room.admitted -= 1
+            self._admitted -= 1
 
     async def run_upkeep(self, function: Callable[[], T]) -> T:
         """Run in a thread of the same budget, never refused: for work that answers depend on."""
@@ -124,8 +113,6 @@ class Cpu:
 
 def _give_way(nice: int, idle: bool) -> None:
     """Lower the calling thread's priority."""
-    if nice or idle:
-        urgency.give_way()
     if sys.platform != "linux":
         return
     if idle:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from time import monotonic
 
@@ -47,6 +47,7 @@ from oneton.verbs.catch_up import CatchUp, Current
 from oneton.verbs.identify import Find
 from oneton.verbs.judge import threshold_of
 from oneton.verbs.load_model import LoadModel, Model
+from oneton.verbs.searches_first import SearchesFirst
 
 log = structlog.get_logger()
 
@@ -111,6 +112,7 @@ class Enroll:
     images: ImageStore
     commit_within_s: float
     trail: Trail
+    searches_first: SearchesFirst = field(default_factory=SearchesFirst)
     also: Also | None = None
 
     def writing(self, also: Also) -> Enroll:
@@ -145,7 +147,8 @@ class Enroll:
         """
         while True:
             current = await self.catch_up(tenant, gallery_id)
-            probe = await self._embed(current, picture, known or {}, search=if_missing)
+            async with self.searches_first.change():
+                probe = await self._embed(current, picture, known or {}, search=if_missing)
             enrolment = await self._search_and_add(
                 tenant,
                 current,
@@ -170,9 +173,9 @@ class Enroll:
         if found is not None and search:
             ranking = await self.find.search(current, found.embedding, 1)
         elif found is None and search:
-            found, ranking = await model.analyse.giving_way.and_search(picture, current.index, 1)
+            found, ranking = await model.analyse.and_search(picture, current.index, 1)
         elif found is None:
-            found = await model.analyse.giving_way(picture)
+            found = await model.analyse(picture)
         analysis = found
         embeddings: dict[int, Embedding | None] = {current.pack_no: analysis.embedding}
         for pack_no in current.gallery.pack_nos:
@@ -186,7 +189,7 @@ class Enroll:
         """None where the other pack cannot: a reindex looks at the stored image again."""
         try:
             second = await self.load_model(pack_no)
-            return (await second.analyse.giving_way(picture)).embedding
+            return (await second.analyse(picture)).embedding
         except (ProbeError, ConflictError) as error:
             log.warning("enrolled without the second template", pack_no=pack_no, why=str(error))
             return None

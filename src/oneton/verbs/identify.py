@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -32,6 +32,7 @@ from oneton.verbs.catch_up import CatchUp, Current
 from oneton.verbs.cpu import Cpu
 from oneton.verbs.judge import threshold_of
 from oneton.verbs.load_model import LoadModel
+from oneton.verbs.searches_first import SearchesFirst
 
 NO_SCORE = Score(0.0)
 TRIES = 4
@@ -133,6 +134,7 @@ class Identify:
     catch_up: CatchUp
     find: Find
     trail: Trail
+    searches_first: SearchesFirst = field(default_factory=SearchesFirst)
 
     async def __call__(
         self,
@@ -154,9 +156,10 @@ class Identify:
             NotFoundError: the tenant has no such gallery.
             UnavailableError: try again.
         """
-        current = await self.catch_up(tenant, gallery_id)
-        model = await self.load_model(current.pack_no)
-        analysis, ranking = await model.analyse.and_search(picture, current.index, limit)
+        with self.searches_first.search():
+            current = await self.catch_up(tenant, gallery_id)
+            model = await self.load_model(current.pack_no)
+            analysis, ranking = await model.analyse.and_search(picture, current.index, limit)
         if ranking is None:
             current = await self.catch_up(tenant, gallery_id, pack_no=current.pack_no)
             ranking = await self.find.search(current, analysis.embedding, limit)

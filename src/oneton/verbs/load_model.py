@@ -85,7 +85,6 @@ class LoadModel:
 
     Args:
         make: loads the networks.
-        behind: see `Analyse`.
     """
 
     def __init__(
@@ -93,12 +92,10 @@ class LoadModel:
         find: FindPack,
         make: Callable[[PackFiles], Analyser],
         cpu: Cpu,
-        behind: Cpu | None = None,
     ) -> None:
         self._find = find
         self._make = make
         self._cpu = cpu
-        self._behind = behind
         self._loaded: dict[int, Model] = {}
         self._lock = asyncio.Lock()
         self.own_no = find.own_no
@@ -118,7 +115,7 @@ class LoadModel:
                 analyser = await self._cpu.run_upkeep(partial(self._make, files))
                 log.info("model pack loaded", pack=files.pack.name)
                 self._loaded[number] = Model(
-                    number, files.pack, calibration, Analyse(analyser, self._cpu, self._behind)
+                    number, files.pack, calibration, Analyse(analyser, self._cpu)
                 )
         return self._loaded[number]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from oneton.domain.errors import NotFoundError
 from oneton.domain.model import FaceId, TenantId
@@ -11,6 +11,7 @@ from oneton.records.faces import Faces
 from oneton.records.galleries import Galleries
 from oneton.records.idempotency import Idempotency
 from oneton.records.reindexing import Reindexing
+from oneton.verbs.searches_first import SearchesFirst
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Purge:
     images: ImageStore
     reindexing: Reindexing
     answers: Idempotency
+    searches_first: SearchesFirst = field(default_factory=SearchesFirst)
 
     async def __call__(self, tenant: TenantId, face_id: FaceId) -> None:
         """Purge a face record of any of the tenant's galleries.
@@ -30,6 +32,10 @@ class Purge:
             NotFoundError: the tenant has no such face record.
             StoreDownError: the record may be gone already; the sweeper takes the image then.
         """
+        async with self.searches_first.change():
+            await self._purge(tenant, face_id)
+
+    async def _purge(self, tenant: TenantId, face_id: FaceId) -> None:
         try:
             face = await self.faces.find(tenant, face_id)
         except NotFoundError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import structlog
@@ -30,6 +30,7 @@ from oneton.verbs.catch_up import CatchUp, Current
 from oneton.verbs.identify import NO_SCORE, Find
 from oneton.verbs.judge import threshold_of
 from oneton.verbs.load_model import LoadModel, Model
+from oneton.verbs.searches_first import SearchesFirst
 
 MOST = 1000
 """Candidates of a gallery that are looked at when most of them are left out."""
@@ -89,6 +90,7 @@ class Screen:
     catch_up: CatchUp
     find: Find
     trail: Trail
+    searches_first: SearchesFirst = field(default_factory=SearchesFirst)
 
     async def __call__(
         self,
@@ -107,8 +109,9 @@ class Screen:
             NotFoundError: the tenant has no such gallery.
             UnavailableError: try again.
         """
-        currents = await self._currents(tenant, gallery_ids)
-        analyses, rankings = await self._search(currents, picture, terms.first)
+        with self.searches_first.search():
+            currents = await self._currents(tenant, gallery_ids)
+            analyses, rankings = await self._search(currents, picture, terms.first)
         asked = []
         for current in currents:
             model = await self.load_model(current.pack_no)
