@@ -20,7 +20,7 @@ from uuid_utils.compat import uuid7
 
 from oneton.domain.model import DEFAULT_GALLERY, FaceId, image_key
 from oneton.parts import find_pack, open_parts
-from oneton.records.faces import NewFace
+from oneton.records.locked_gallery import NewFace
 from oneton.settings import read_settings
 from tests.fixtures.servers import (
     ONETON,

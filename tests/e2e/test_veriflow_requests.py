@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
@@ -44,7 +44,7 @@ UNKNOWN_IDS = [
     f"req_{'0' * 20}",
     "req_12345abcde",
     "req_",
-    str(uuid4()),
+    str(UUID(int=404)),
     "x" * 3000,
     "req_%00aaaaaaaaaaaaaaaaaaa",
     "..%2f..%2fetc",

@@ -30,8 +30,9 @@ from oneton.index.segmented import SegmentedIndex
 from oneton.index.store import IndexStore
 from oneton.index.templates import unit_rows
 from oneton.records.database import Database
-from oneton.records.faces import Faces, LockedGallery
+from oneton.records.faces import Faces
 from oneton.records.galleries import Galleries
+from oneton.records.locked_gallery import LockedGallery
 from oneton.records.model_packs import ModelPacks
 from oneton.verbs.catch_up import CatchUp, Current
 from oneton.verbs.keep_up import KeepUp

@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 
 from oneton.domain.errors import ConflictError
 from oneton.domain.model import FaceId
-from oneton.records.faces import NewFace
+from oneton.records.locked_gallery import NewFace
 from tests.records.conftest import House, add, unit_rows
 
 pytestmark = pytest.mark.anyio

@@ -23,7 +23,7 @@ from oneton.domain.lists import (
 from oneton.domain.model import FaceId, GalleryId, TenantId, image_key
 from oneton.records.audit import note_act
 from oneton.records.database import Connection, Database, one_row, read_json, write_json
-from oneton.records.faces import LockedGallery
+from oneton.records.locked_gallery import LockedGallery
 
 
 class Lists:

@@ -15,7 +15,7 @@ from oneton.domain.lists import RetainedTemplate, UserDetails, UserId, VendorUse
 from oneton.domain.model import FaceId, FaceSource, TenantId
 from oneton.records.audit import note_act
 from oneton.records.database import Connection, Database, one_row
-from oneton.records.faces import LockedGallery
+from oneton.records.locked_gallery import LockedGallery
 
 
 class VendorUsers:

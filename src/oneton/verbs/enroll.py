@@ -40,7 +40,8 @@ from oneton.domain.model import (
 )
 from oneton.domain.stages import stage
 from oneton.images import ImageStore
-from oneton.records.faces import Faces, LockedGallery
+from oneton.records.faces import Faces
+from oneton.records.locked_gallery import LockedGallery
 from oneton.records.trail import Trail
 from oneton.verbs.analyse import Picture, Ranking
 from oneton.verbs.catch_up import CatchUp, Current

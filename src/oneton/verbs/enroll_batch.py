@@ -42,8 +42,9 @@ from oneton.domain.model import (
 )
 from oneton.domain.stages import stage
 from oneton.images import ImageStore
-from oneton.records.faces import Faces, LockedGallery, NewFace
+from oneton.records.faces import Faces
 from oneton.records.galleries import Galleries
+from oneton.records.locked_gallery import LockedGallery, NewFace
 from oneton.records.trail import Trail
 from oneton.verbs.analyse import Picture
 from oneton.verbs.catch_up import CatchUp, Current

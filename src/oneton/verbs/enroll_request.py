@@ -12,7 +12,7 @@ from oneton.domain.model import Analysis, FaceId, FaceNote, GalleryId, TenantId
 from oneton.domain.requests import NewPicture, NewRequest, SavedRequest, StoredPicture
 from oneton.domain.stages import stage
 from oneton.images import ImageStore
-from oneton.records.faces import LockedGallery
+from oneton.records.locked_gallery import LockedGallery
 from oneton.records.requests import EventsOf, insert_request, new_picture
 from oneton.verbs.analyse import Picture
 from oneton.verbs.enroll import Enroll

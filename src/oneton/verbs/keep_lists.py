@@ -25,8 +25,9 @@ from oneton.domain.lists import (
 from oneton.domain.model import FaceId, FaceNote, FaceSource, NewGallery, TenantId
 from oneton.domain.requests import RequestId, SavedRequest
 from oneton.images import ImageStore
-from oneton.records.faces import Faces, LockedGallery
+from oneton.records.faces import Faces
 from oneton.records.lists import Lists
+from oneton.records.locked_gallery import LockedGallery
 from oneton.verbs.analyse import Picture
 from oneton.verbs.enroll import Enroll
 from oneton.verbs.manage_galleries import ManageGalleries

@@ -11,7 +11,7 @@ import msgspec
 from oneton.domain.errors import ConflictError, NotFoundError
 from oneton.domain.lists import RetainedTemplate, UserDetails, UserId, VendorUser
 from oneton.domain.model import DEFAULT_GALLERY, FaceId, FaceNote, FaceSource, TenantId
-from oneton.records.faces import LockedGallery
+from oneton.records.locked_gallery import LockedGallery
 from oneton.records.vendor_users import RetainedTemplates, VendorUsers
 from oneton.verbs.analyse import Picture
 from oneton.verbs.enroll import Enroll
